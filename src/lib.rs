@@ -1,0 +1,7 @@
+//! stockgate: an inventory gateway for a warehouse. (The picture and the invariants come here.)
+
+pub mod limits;
+pub mod metrics;
+pub mod sources;
+pub mod time;
+pub mod types;

@@ -1,0 +1,115 @@
+//! Every bound of the gateway, written once, with its reason.
+//!
+//! A value that an operator may change is a default here and a key in `config/defaults.toml`; one that only a
+//! programmer should change is a plain constant. Units are in the name.
+
+use std::time::Duration;
+
+// ---- what a client may send -------------------------------------------------------------------------------------
+
+/// Largest request body in bytes (default). Shopify's largest product payloads stay below it; a stock message is 230 bytes.
+pub const BODY_MAX_BYTES: usize = 1024 * 1024;
+/// All request bodies buffered at one moment, in bytes (default). Past it the answer is 503 with `Retry-After`.
+pub const BODIES_BUFFERED_MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Largest header block in bytes. Real senders use 1 to 2 KiB.
+pub const HEADERS_MAX_BYTES: usize = 16 * 1024;
+/// Most header fields in one request. WooCommerce sends about 15, a proxy adds a few.
+pub const HEADERS_MAX_COUNT: usize = 64;
+/// Longest request target (path and query) in bytes; a Kladana notification uses 90.
+pub const TARGET_MAX_BYTES: usize = 4096;
+/// Open connections in all (default); each costs about 50 KiB with its TLS and HTTP buffers.
+pub const CONNECTIONS_MAX: usize = 512;
+/// Open connections from one address (default). Above what one platform opens, below what would starve the others.
+pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 128;
+/// HTTP/2 streams at once on a connection: bounds what one connection can make us buffer.
+pub const H2_STREAMS_MAX: u32 = 64;
+
+// ---- how long a client may take ---------------------------------------------------------------------------------
+
+/// TLS handshake, from accept to finished.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Request head, from first byte to the empty line; also the keep-alive idle limit on HTTP/1.1.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Whole body, from the head to the last byte.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(15);
+/// A connection without a request is closed after this long.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// What a refused client is told to wait (`Retry-After`), in seconds. Short: the usual cause is a burst.
+pub const RETRY_AFTER_SECONDS: u64 = 5;
+/// How long a stop waits for requests that are under way. Below systemd's `TimeoutStopSec=30s`.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+// ---- journal ----------------------------------------------------------------------------------------------------
+
+/// Records waiting for the journal's next commit. Full means overloaded: 503, nothing acknowledged.
+pub const JOURNAL_QUEUE_RECORDS: usize = 4096;
+/// Most records in one commit: keeps a commit, and so every answer that waits for it, short.
+pub const JOURNAL_BATCH_RECORDS: usize = 1024;
+/// Most bytes in one commit, for the same reason when bodies are large.
+pub const JOURNAL_BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes in one journal segment (one redb table). Retention drops whole segments, so this is its grain.
+pub const JOURNAL_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
+/// redb page cache of `journal.redb`. Appends touch only the right edge of one tree.
+pub const JOURNAL_CACHE_BYTES: usize = 8 * 1024 * 1024;
+/// Committed batches the fold may lag behind in memory; past it the fold reads the journal itself.
+pub const FOLD_QUEUE_BATCHES: usize = 64;
+/// How long raw deliveries are kept (default). Above every platform's retry horizon (48 h) and a long weekend.
+pub const RETENTION_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
+/// Bytes of raw deliveries kept (default): a small SD card keeps room.
+pub const RETENTION_BYTES: u64 = 1024 * 1024 * 1024;
+/// Seconds between looks at what retention may drop.
+pub const RETENTION_PERIOD: Duration = Duration::from_secs(60);
+
+// ---- state ------------------------------------------------------------------------------------------------------
+
+/// redb page cache of `state.redb` (default).
+pub const STATE_CACHE_BYTES: usize = 24 * 1024 * 1024;
+/// Most records folded in one step: bounds how long a reader waits for the state lock.
+pub const FOLD_STEP_RECORDS: usize = 512;
+/// A checkpoint at least this often when anything changed.
+pub const CHECKPOINT_PERIOD: Duration = Duration::from_secs(5);
+/// ... or after this many folded records: bounds the memory of what is not yet written.
+pub const CHECKPOINT_RECORDS: u64 = 65_536;
+/// Keys in one dedup generation; a full one is sealed, sorted and gets a filter.
+pub const DEDUP_GENERATION_KEYS: usize = 262_144;
+/// Positions kept in memory between checkpoints.
+pub const POSITIONS_CACHED: usize = 32_768;
+
+// ---- stock ------------------------------------------------------------------------------------------------------
+
+/// Longest SKU, item, location or delivery id in bytes. Shopify's gids are the longest seen, at about 100.
+pub const NAME_MAX_BYTES: usize = 255;
+/// Longest source or warehouse id in bytes: they are metric labels and path segments.
+pub const ID_MAX_BYTES: usize = 48;
+/// Deltas remembered after the last absolute report of one source for one place; the oldest is folded into the base.
+pub const DELTAS_PENDING: usize = 32;
+/// Facts one delivery may carry; a Kladana report over a whole account is read in one piece.
+pub const FACTS_PER_RECORD: usize = 200_000;
+/// Bytes kept of a dead letter's cause.
+pub const CAUSE_MAX_BYTES: usize = 300;
+/// Sources in one configuration: bounds the label values of the metrics.
+pub const SOURCES_MAX: usize = 256;
+/// Warehouses in one configuration: bounds the label values of the metrics.
+pub const WAREHOUSES_MAX: usize = 1024;
+
+// ---- fetch ------------------------------------------------------------------------------------------------------
+
+/// Largest answer of a platform's API after decompression.
+pub const API_BODY_MAX_BYTES: usize = 32 * 1024 * 1024;
+/// One API call, from connect to the last byte.
+pub const API_TIMEOUT: Duration = Duration::from_secs(30);
+/// Resolving, connecting and shaking hands with an API host.
+pub const API_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait that a platform's `Retry-After` can impose.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+/// Pages one fetch may follow.
+pub const FETCH_PAGES_MAX: u32 = 2000;
+/// Attempts before a fetch becomes a dead letter.
+pub const FETCH_ATTEMPTS_MAX: u32 = 12;
+
+// ---- api --------------------------------------------------------------------------------------------------------
+
+/// Rows in one page of an API listing.
+pub const PAGE_ROWS_MAX: usize = 1000;
+/// Rows in one page when the client does not say.
+pub const PAGE_ROWS: usize = 100;

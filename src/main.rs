@@ -1,0 +1,2 @@
+//! The `stockgate` command.
+fn main() {}

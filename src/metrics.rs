@@ -1,0 +1,401 @@
+//! Every metric: its name, its closed set of labels, its help text. Nothing else in the program names one.
+//!
+//! Labels come from closed sets only: a source or warehouse from the configuration, a result from an enum. Never a SKU, a
+//! delivery id or an address. Units are base units (seconds, bytes). Call sites hold handles ([`SourceMeters`]) where a
+//! lookup for each event would cost.
+
+#![expect(clippy::disallowed_macros, reason = "this is the one module that names metrics")]
+
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// Buckets of the acknowledgement and commit times, in seconds: 100 us to 10 s.
+const SECONDS: &[f64] =
+    &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.5, 5.0, 10.0];
+/// Buckets of the records in one commit.
+const RECORDS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+
+/// What became of a delivery: the `result` label of `stockgate_deliveries_total`. The sum over it is what arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliveryResult {
+    /// Journaled, acknowledged, and new.
+    Accepted,
+    /// Journaled, acknowledged, and known already.
+    Duplicate,
+    /// Journaled, acknowledged: a known id with another body.
+    Conflict,
+    /// No signature, or not of the platform's form.
+    Unsigned,
+    /// A signature under none of the secrets.
+    BadSignature,
+    /// Signed too long ago, or in the future.
+    StaleSignature,
+    /// The path token is wrong or missing.
+    BadToken,
+    /// The sender's address is not on the source's list.
+    BadAddress,
+    /// The body is larger than the limit.
+    TooLarge,
+    /// The body did not arrive whole or in time.
+    Incomplete,
+    /// Not taken: the queue or the body budget is full.
+    Overloaded,
+    /// Not taken: the journal cannot commit.
+    Unavailable,
+}
+
+impl DeliveryResult {
+    /// All of them, so that every series exists from the start.
+    pub const ALL: &'static [Self] = &[
+        Self::Accepted,
+        Self::Duplicate,
+        Self::Conflict,
+        Self::Unsigned,
+        Self::BadSignature,
+        Self::StaleSignature,
+        Self::BadToken,
+        Self::BadAddress,
+        Self::TooLarge,
+        Self::Incomplete,
+        Self::Overloaded,
+        Self::Unavailable,
+    ];
+
+    /// The label value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Duplicate => "duplicate",
+            Self::Conflict => "conflict",
+            Self::Unsigned => "unsigned",
+            Self::BadSignature => "bad-signature",
+            Self::StaleSignature => "stale-signature",
+            Self::BadToken => "bad-token",
+            Self::BadAddress => "bad-address",
+            Self::TooLarge => "too-large",
+            Self::Incomplete => "incomplete",
+            Self::Overloaded => "overloaded",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// Install the recorder and describe every metric. Call once; a second call in one process returns `None`.
+pub fn install() -> Option<PrometheusHandle> {
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)
+        .and_then(|b| b.set_buckets_for_metric(Matcher::Suffix("_records".to_owned()), RECORDS))
+        .ok()?
+        .build_recorder();
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder).ok()?;
+    describe();
+    Some(handle)
+}
+
+fn describe() {
+    describe_counter!("stockgate_deliveries_total", "Webhook deliveries by source and result.");
+    describe_counter!("stockgate_unknown_path_requests_total", "Requests to the public listener that name no source.");
+    describe_histogram!(
+        "stockgate_ack_duration_seconds",
+        Unit::Seconds,
+        "Time from the last byte of a delivery's body to its answer, durable commit included."
+    );
+    describe_counter!(
+        "stockgate_secret_matches_total",
+        "Deliveries by the index of the secret that verified them (rotation)."
+    );
+    describe_gauge!("stockgate_source_last_delivery_timestamp_seconds", "When the source last delivered anything genuine.");
+    describe_gauge!(
+        "stockgate_source_silence_seconds",
+        Unit::Seconds,
+        "Time since the source last delivered anything genuine."
+    );
+    describe_histogram!("stockgate_journal_commit_duration_seconds", Unit::Seconds, "Time of one durable journal commit.");
+    describe_histogram!("stockgate_journal_commit_records", "Records in one journal commit.");
+    describe_gauge!("stockgate_journal_queue_depth", "Records waiting for the next journal commit.");
+    describe_counter!(
+        "stockgate_journal_commit_failures_total",
+        "Journal commits that failed; acknowledgement stops at each."
+    );
+    describe_gauge!("stockgate_journal_head", "Sequence number of the newest journal record.");
+    describe_gauge!("stockgate_fold_lag_records", "Journal records not yet folded into the stock.");
+    describe_gauge!("stockgate_fold_lag_seconds", Unit::Seconds, "Age of the oldest record not yet folded; 0 when none.");
+    describe_counter!("stockgate_facts_total", "Facts folded, by source and outcome.");
+    describe_counter!(
+        "stockgate_equal_stamp_total",
+        "Facts whose stamp equals the last one's with another value, by source."
+    );
+    describe_gauge!("stockgate_dead_letters", "Dead letters waiting for a decision, by cause.");
+    describe_gauge!("stockgate_fetch_tasks", "Fetch tasks waiting or under way, by source.");
+    describe_counter!("stockgate_fetches_total", "Calls of platforms' APIs, by source and result.");
+    describe_gauge!("stockgate_ledger_sequence", "Last ledger sequence number: changes of effective levels so far.");
+    describe_gauge!("stockgate_levels", "Positions known, by warehouse.");
+    describe_gauge!("stockgate_warehouse_units", "Units on hand, by warehouse (negative levels count as they are).");
+    describe_gauge!("stockgate_warehouse_skus", "SKUs by warehouse and state: in-stock, out, negative, low.");
+    describe_gauge!(
+        "stockgate_warehouse_inflow_units",
+        "Units that came in during the current hour of the records, by warehouse."
+    );
+    describe_gauge!(
+        "stockgate_warehouse_outflow_units",
+        "Units that went out during the current hour of the records, by warehouse."
+    );
+    describe_gauge!("stockgate_warehouse_last_event_timestamp_seconds", "When a level of the warehouse last changed.");
+    describe_counter!("stockgate_checkpoints_total", "Checkpoints of the state, by result.");
+    describe_histogram!("stockgate_checkpoint_duration_seconds", Unit::Seconds, "Time of one checkpoint.");
+    describe_gauge!("stockgate_store_bytes", Unit::Bytes, "Size of a database file.");
+    describe_gauge!("stockgate_journal_retained_bytes", Unit::Bytes, "Raw bytes of the deliveries still kept.");
+    describe_counter!("stockgate_tls_handshakes_total", "TLS handshakes by result.");
+    describe_gauge!("stockgate_connections", "Open connections by listener.");
+    describe_counter!("stockgate_connections_refused_total", "Connections refused, by listener and reason.");
+    describe_counter!("stockgate_http_requests_total", "HTTP requests by listener and status code.");
+    describe_gauge!("stockgate_tls_certificate_expiry_timestamp_seconds", "When the server certificate expires.");
+    describe_gauge!("stockgate_tls_certificate_self_made", "1 when the certificate was made by the gateway itself.");
+    describe_gauge!("stockgate_config_last_reload_successful", "1 when the last reload was taken, 0 when it was refused.");
+    describe_gauge!("stockgate_config_last_reload_success_timestamp_seconds", "When a configuration was last taken.");
+    describe_gauge!("stockgate_ready", "1 when /readyz says ready.");
+    describe_gauge!("stockgate_build_info", "Always 1; the labels say what is running.");
+    describe_counter!("process_cpu_seconds_total", Unit::Seconds, "User and system CPU time spent.");
+    describe_gauge!("process_resident_memory_bytes", Unit::Bytes, "Resident memory.");
+    describe_gauge!("process_virtual_memory_bytes", Unit::Bytes, "Virtual memory.");
+    describe_gauge!("process_open_fds", "Open file descriptors.");
+    describe_gauge!("process_max_fds", "Limit of open file descriptors.");
+    describe_gauge!("process_threads", "Threads.");
+    describe_gauge!("process_start_time_seconds", Unit::Seconds, "When the process started.");
+}
+
+/// The handles of one source, made when it is configured.
+#[derive(Clone)]
+pub struct SourceMeters {
+    results: Vec<Counter>,
+    ack: Histogram,
+    last_delivery: Gauge,
+    secrets: Vec<Counter>,
+}
+
+impl SourceMeters {
+    /// Handles for a source with so many secrets; every series starts at zero.
+    pub fn new(source: &str, secrets: usize) -> Self {
+        let results = DeliveryResult::ALL
+            .iter()
+            .map(|r| counter!("stockgate_deliveries_total", "source" => source.to_owned(), "result" => r.as_str()))
+            .inspect(|c| c.increment(0))
+            .collect();
+        let secrets = (0..secrets)
+            .map(|i| counter!("stockgate_secret_matches_total", "source" => source.to_owned(), "secret" => i.to_string()))
+            .inspect(|c| c.increment(0))
+            .collect();
+        Self {
+            results,
+            ack: histogram!("stockgate_ack_duration_seconds", "source" => source.to_owned()),
+            last_delivery: gauge!("stockgate_source_last_delivery_timestamp_seconds", "source" => source.to_owned()),
+            secrets,
+        }
+    }
+
+    /// Count a delivery.
+    pub fn delivery(&self, result: DeliveryResult) {
+        if let Some(counter) = DeliveryResult::ALL.iter().position(|r| *r == result).and_then(|i| self.results.get(i)) {
+            counter.increment(1);
+        }
+    }
+
+    /// Record the time from last body byte to answer.
+    pub fn ack(&self, took: std::time::Duration) {
+        self.ack.record(took.as_secs_f64());
+    }
+
+    /// Which secret verified a delivery.
+    pub fn secret(&self, index: usize) {
+        if let Some(counter) = self.secrets.get(index) {
+            counter.increment(1);
+        }
+    }
+
+    /// When it last delivered, in seconds since the epoch.
+    pub fn last_delivery(&self, at: crate::time::Timestamp) {
+        self.last_delivery.set(seconds(at));
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "gauges are f64; a time in microseconds fits 53 bits until 2255")]
+#[expect(clippy::float_arithmetic, reason = "gauges are f64")]
+fn seconds(at: crate::time::Timestamp) -> f64 {
+    at.0 as f64 / 1e6
+}
+
+#[expect(clippy::cast_precision_loss, reason = "gauges are f64; shown, never computed with")]
+fn float(value: u64) -> f64 {
+    value as f64
+}
+
+/// Requests to the public listener that name no source.
+pub fn unknown_path() {
+    counter!("stockgate_unknown_path_requests_total").increment(1);
+}
+
+/// Time since a source last delivered.
+pub fn source_silence(source: &str, silence: std::time::Duration) {
+    gauge!("stockgate_source_silence_seconds", "source" => source.to_owned()).set(silence.as_secs_f64());
+}
+
+/// One journal commit.
+pub fn journal_commit(took: std::time::Duration, records: u64, head: u64) {
+    histogram!("stockgate_journal_commit_duration_seconds").record(took.as_secs_f64());
+    histogram!("stockgate_journal_commit_records").record(float(records));
+    gauge!("stockgate_journal_head").set(float(head));
+}
+
+/// A journal commit that failed.
+pub fn journal_commit_failed() {
+    counter!("stockgate_journal_commit_failures_total").increment(1);
+}
+
+/// Records waiting for the next commit.
+pub fn journal_queue(depth: u64) {
+    gauge!("stockgate_journal_queue_depth").set(float(depth));
+}
+
+/// How far the fold is behind.
+pub fn fold_lag(records: u64, age: std::time::Duration) {
+    gauge!("stockgate_fold_lag_records").set(float(records));
+    gauge!("stockgate_fold_lag_seconds").set(age.as_secs_f64());
+}
+
+/// Facts folded with one outcome.
+pub fn facts(source: &str, outcome: &'static str, count: u64) {
+    counter!("stockgate_facts_total", "source" => source.to_owned(), "outcome" => outcome).increment(count);
+}
+
+/// Facts with an equal stamp and another value.
+pub fn equal_stamp(source: &str, count: u64) {
+    counter!("stockgate_equal_stamp_total", "source" => source.to_owned()).increment(count);
+}
+
+/// Dead letters of one cause.
+pub fn dead_letters(cause: &'static str, count: u64) {
+    gauge!("stockgate_dead_letters", "cause" => cause).set(float(count));
+}
+
+/// Fetch tasks of one source.
+pub fn fetch_tasks(source: &str, count: u64) {
+    gauge!("stockgate_fetch_tasks", "source" => source.to_owned()).set(float(count));
+}
+
+/// One API call: `done`, `retry`, `failed`, `unreachable`.
+pub fn fetch(source: &str, result: &'static str) {
+    counter!("stockgate_fetches_total", "source" => source.to_owned(), "result" => result).increment(1);
+}
+
+/// The ledger's last number.
+pub fn ledger(seq: u64) {
+    gauge!("stockgate_ledger_sequence").set(float(seq));
+}
+
+/// What a warehouse looks like: quantities in whole and fractional units.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WarehouseFigures {
+    /// Positions known.
+    pub levels: u64,
+    /// Units on hand, in millionths.
+    pub units_micros: i128,
+    /// SKUs above zero.
+    pub in_stock: u64,
+    /// SKUs at zero.
+    pub out: u64,
+    /// SKUs below zero.
+    pub negative: u64,
+    /// SKUs at or below their low mark.
+    pub low: u64,
+    /// Units in, this hour, in millionths.
+    pub inflow_micros: i128,
+    /// Units out, this hour, in millionths.
+    pub outflow_micros: i128,
+    /// Last change.
+    pub last_event: crate::time::Timestamp,
+}
+
+#[expect(clippy::cast_precision_loss, reason = "gauges are f64; shown, never computed with")]
+#[expect(clippy::float_arithmetic, reason = "gauges are f64")]
+fn units(micros: i128) -> f64 {
+    micros as f64 / 1e6
+}
+
+/// Show a warehouse.
+pub fn warehouse(name: &str, figures: &WarehouseFigures) {
+    gauge!("stockgate_levels", "warehouse" => name.to_owned()).set(float(figures.levels));
+    gauge!("stockgate_warehouse_units", "warehouse" => name.to_owned()).set(units(figures.units_micros));
+    for (state, count) in
+        [("in-stock", figures.in_stock), ("out", figures.out), ("negative", figures.negative), ("low", figures.low)]
+    {
+        gauge!("stockgate_warehouse_skus", "warehouse" => name.to_owned(), "state" => state).set(float(count));
+    }
+    gauge!("stockgate_warehouse_inflow_units", "warehouse" => name.to_owned()).set(units(figures.inflow_micros));
+    gauge!("stockgate_warehouse_outflow_units", "warehouse" => name.to_owned()).set(units(figures.outflow_micros));
+    gauge!("stockgate_warehouse_last_event_timestamp_seconds", "warehouse" => name.to_owned())
+        .set(seconds(figures.last_event));
+}
+
+/// One checkpoint of the state.
+pub fn checkpoint(took: std::time::Duration, ok: bool) {
+    counter!("stockgate_checkpoints_total", "result" => if ok { "ok" } else { "failed" }).increment(1);
+    histogram!("stockgate_checkpoint_duration_seconds").record(took.as_secs_f64());
+}
+
+/// Size of a database file: `journal` or `state`.
+pub fn store_bytes(file: &'static str, bytes: u64) {
+    gauge!("stockgate_store_bytes", "file" => file).set(float(bytes));
+}
+
+/// Raw bytes of the deliveries still kept.
+pub fn journal_retained(bytes: u64) {
+    gauge!("stockgate_journal_retained_bytes").set(float(bytes));
+}
+
+/// A TLS handshake: `ok`, `failed` or `timeout`.
+pub fn tls_handshake(result: &'static str) {
+    counter!("stockgate_tls_handshakes_total", "result" => result).increment(1);
+}
+
+/// Open connections of a listener: `public` or `admin`.
+pub fn connections(listener: &'static str, open: u64) {
+    gauge!("stockgate_connections", "listener" => listener).set(float(open));
+}
+
+/// A refused connection: `total`, `per-address`.
+pub fn connection_refused(listener: &'static str, reason: &'static str) {
+    counter!("stockgate_connections_refused_total", "listener" => listener, "reason" => reason).increment(1);
+}
+
+/// An answered request.
+pub fn http_request(listener: &'static str, code: u16) {
+    counter!("stockgate_http_requests_total", "listener" => listener, "code" => code.to_string()).increment(1);
+}
+
+/// The server certificate in use.
+pub fn certificate(not_after: crate::time::Timestamp, self_made: bool) {
+    gauge!("stockgate_tls_certificate_expiry_timestamp_seconds").set(seconds(not_after));
+    gauge!("stockgate_tls_certificate_self_made").set(if self_made { 1.0 } else { 0.0 });
+}
+
+/// A reload, taken or refused.
+pub fn reload(ok: bool, at: crate::time::Timestamp) {
+    gauge!("stockgate_config_last_reload_successful").set(if ok { 1.0 } else { 0.0 });
+    if ok {
+        gauge!("stockgate_config_last_reload_success_timestamp_seconds").set(seconds(at));
+    }
+}
+
+/// What `/readyz` says.
+pub fn ready(is: bool) {
+    gauge!("stockgate_ready").set(if is { 1.0 } else { 0.0 });
+}
+
+/// What is running.
+pub fn build_info(revision: &'static str, target: &'static str) {
+    gauge!("stockgate_build_info", "version" => env!("CARGO_PKG_VERSION"), "revision" => revision, "target" => target)
+        .set(1.0);
+}

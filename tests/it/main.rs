@@ -1,0 +1,1 @@
+//! Boundary tests: the real binary and the shape of the house.
