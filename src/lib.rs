@@ -3,5 +3,7 @@
 pub mod limits;
 pub mod metrics;
 pub mod sources;
+pub mod stock;
+pub mod store;
 pub mod time;
 pub mod types;

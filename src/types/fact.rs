@@ -1,5 +1,6 @@
 //! What a source said.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use crate::time::Timestamp;
@@ -76,24 +77,58 @@ pub struct Fact {
 
 /// The order of facts about one place from one source: version, then source time, then arrival (`seq`, then `part`).
 ///
-/// Total and transitive: a fact without a version counts as version 0, one without a source time has its arrival time here.
-/// `seq` and `part` break ties only; whether two stamps are *equal to the source* is [`Stamp::same_said`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+/// Arrival is a position in the journal, not a time, so a clock that is set back changes nothing. For a fetched answer it is
+/// the journal's head when the request was *sent*: the answer loses to everything that arrived later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Stamp {
-    /// The platform's version counter, 0 without one.
-    pub version: u64,
-    /// Source time, or arrival time when the source says none.
-    pub at: Timestamp,
-    /// The journal record that carried the fact.
+    /// The platform's version counter.
+    pub version: Option<u64>,
+    /// The source's own time.
+    pub at: Option<Timestamp>,
+    /// The journal record that counts as its arrival.
     pub seq: Seq,
     /// Position of the fact within its record.
     pub part: u32,
 }
 
+/// How one stamp stands to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// By the platform's version counter.
+    NewerVersion,
+    /// By the source's own time.
+    NewerTime,
+    /// The source gives no order; it arrived later.
+    LaterArrival,
+    /// The source gives both the same version or time (one-second clocks); it arrived later.
+    EqualLater,
+    /// Not newer.
+    Older,
+}
+
 impl Stamp {
-    /// The source itself cannot tell which of the two is newer (one-second clocks).
-    pub fn same_said(&self, other: &Self) -> bool {
-        self.version == other.version && self.at == other.at
+    /// How `self` stands to `other`.
+    pub fn standing(&self, other: &Self) -> Standing {
+        let mut said_equal = false;
+        if let (Some(mine), Some(theirs)) = (self.version, other.version) {
+            match mine.cmp(&theirs) {
+                Ordering::Greater => return Standing::NewerVersion,
+                Ordering::Less => return Standing::Older,
+                Ordering::Equal => said_equal = true,
+            }
+        }
+        if let (Some(mine), Some(theirs)) = (self.at, other.at) {
+            match mine.cmp(&theirs) {
+                Ordering::Greater => return Standing::NewerTime,
+                Ordering::Less => return Standing::Older,
+                Ordering::Equal => said_equal = true,
+            }
+        }
+        match (self.seq, self.part).cmp(&(other.seq, other.part)) {
+            Ordering::Greater if said_equal => Standing::EqualLater,
+            Ordering::Greater => Standing::LaterArrival,
+            Ordering::Less | Ordering::Equal => Standing::Older,
+        }
     }
 }
 

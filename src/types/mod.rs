@@ -20,7 +20,7 @@ mod record;
 mod secret;
 mod settings;
 
-pub use fact::{Change, Fact, Item, Measure, Need, Observation, Place, Said, Stamp, Unreadable};
+pub use fact::{Change, Fact, Item, Measure, Need, Observation, Place, Said, Stamp, Standing, Unreadable};
 pub use message::{HeaderList, Headers, Identity, Message, decode_component, query_value};
 pub use name::{BadName, Seq, Sku, SourceId, WarehouseId};
 pub use quantity::{BadQuantity, Quantity};

@@ -63,7 +63,8 @@ pub struct Fetched<'a> {
     pub source: &'a str,
     /// What was asked for.
     pub need: Need,
-    /// The newest notification (journal record) that this answer covers: the request was sent after it was folded.
+    /// The journal's head when the request was sent: the answer covers every notification up to it, and its facts that
+    /// carry no time of their own rank as if they had arrived there.
     pub answers: Seq,
     /// When the request was sent: the answer is a fact of that moment.
     pub sent_at: Timestamp,

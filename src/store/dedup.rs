@@ -1,0 +1,465 @@
+//! Delivery keys, in generations.
+//!
+//! The open generation is a map in memory and an append-only log on disk (fixed chunks, so its bytes do not depend on when
+//! checkpoints happened). When it is full it is sealed: sorted, cut into chunks, and given a binary fuse filter, which stays
+//! in memory with the first key of each chunk. A look-up asks the map, then each filter; a hit costs one row. Whole
+//! generations age out: nothing is ever removed key by key.
+//!
+//! | table | key | row |
+//! |---|---|---|
+//! | `dedup-log` | generation << 32 + chunk | up to 128 entries in order of arrival |
+//! | `dedup-keys` | generation << 32 + chunk | up to 126 entries in order of key |
+//! | `dedup-generations` | generation | newest time, count, first keys, filter |
+//!
+//! An entry has 32 bytes: key 16, body digest 8, journal record 8.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::time::Duration;
+
+use xorf::{BinaryFuse8, BinaryFuse8Ref, DmaSerializable, Filter, FilterRef};
+
+use super::StoreError;
+use super::codec::{Reader, Writer};
+use crate::time::Timestamp;
+use crate::types::Seq;
+
+/// Entries in one row of the log.
+const LOG_CHUNK: usize = 128;
+/// Entries in one sorted row: fits a 4 KiB page with its key.
+const KEYS_CHUNK: usize = 126;
+const ENTRY_BYTES: usize = 32;
+/// Sealed generations kept at most; the oldest goes first. 64 of them hold 16.8 million deliveries.
+pub const GENERATIONS_MAX: usize = 64;
+
+/// A delivery's key (see `types::DeliveryKey::Named`).
+pub type Key = [u8; 16];
+
+/// What is remembered of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// Digest of its body.
+    pub digest: [u8; 8],
+    /// Its journal record.
+    pub record: Seq,
+}
+
+/// Keys are already hashes: take their first eight bytes.
+#[derive(Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // the map writes a length prefix first for slices; arrays come as their bytes only
+        if let Some(Ok(first)) = bytes.get(..8).map(TryInto::try_into) {
+            self.0 = u64::from_le_bytes(first);
+        }
+    }
+
+    fn write_usize(&mut self, _: usize) {}
+}
+
+fn short(key: &Key) -> u64 {
+    let mut first = [0; 8];
+    first.copy_from_slice(key.split_at(8).0);
+    u64::from_le_bytes(first)
+}
+
+/// A full generation.
+#[derive(Debug)]
+struct Sealed {
+    newest: Timestamp,
+    count: u64,
+    /// First eight bytes (big-endian order) of the first key of each chunk.
+    firsts: Vec<[u8; 8]>,
+    descriptor: Vec<u8>,
+    fingerprints: Vec<u8>,
+}
+
+/// All generations.
+pub struct Dedup {
+    capacity: usize,
+    open: u64,
+    map: HashMap<Key, Known, BuildHasherDefault<KeyHasher>>,
+    /// The open generation in order of arrival.
+    log: Vec<(Key, Known)>,
+    newest: Timestamp,
+    /// Entries of the log that are on disk already.
+    logged: usize,
+    sealed: BTreeMap<u64, Sealed>,
+    /// Sorted chunks that are not on disk yet.
+    unwritten: BTreeMap<u64, Vec<u8>>,
+    /// Sealed since the last checkpoint, and dropped since then.
+    newly_sealed: Vec<u64>,
+    dropped: Vec<(u64, usize)>,
+}
+
+/// What a checkpoint must write: rows to put (`None`: remove) per table.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// `dedup-log`.
+    pub log: Vec<(u64, Option<Vec<u8>>)>,
+    /// `dedup-keys`.
+    pub keys: Vec<(u64, Option<Vec<u8>>)>,
+    /// `dedup-generations`.
+    pub generations: Vec<(u64, Option<Vec<u8>>)>,
+}
+
+fn row_key(generation: u64, chunk: usize) -> u64 {
+    (generation << 32) | chunk as u64
+}
+
+fn put_entry(out: &mut Vec<u8>, (key, known): &(Key, Known)) {
+    out.extend(key);
+    out.extend(known.digest);
+    out.extend(known.record.to_be_bytes());
+}
+
+fn entries(row: &[u8]) -> impl Iterator<Item = (Key, Known)> + '_ {
+    row.chunks_exact(ENTRY_BYTES).filter_map(|entry| {
+        let mut r = Reader::new(entry);
+        let key = r.array("key").ok()?;
+        Some((key, Known { digest: r.array("digest").ok()?, record: r.u64("record").ok()? }))
+    })
+}
+
+impl Dedup {
+    /// Empty, with so many keys in a generation.
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            capacity,
+            open: 0,
+            map: HashMap::default(),
+            log: Vec::new(),
+            newest: Timestamp::default(),
+            logged: 0,
+            sealed: BTreeMap::new(),
+            unwritten: BTreeMap::new(),
+            newly_sealed: Vec::new(),
+            dropped: Vec::new(),
+        }
+    }
+
+    /// Restore from the rows of `dedup-generations` and `dedup-log`.
+    pub fn load(
+        capacity: usize,
+        generations: impl Iterator<Item = Result<(u64, Vec<u8>), StoreError>>,
+        log: impl Iterator<Item = Result<(u64, Vec<u8>), StoreError>>,
+        newest: Timestamp,
+    ) -> Result<Self, StoreError> {
+        let mut dedup = Self::new(capacity);
+        dedup.newest = newest;
+        for row in generations {
+            let (generation, bytes) = row?;
+            dedup.sealed.insert(generation, Sealed::decode(&bytes)?);
+            dedup.open = generation + 1;
+        }
+        for row in log {
+            let (key, bytes) = row?;
+            dedup.open = key >> 32;
+            for entry in entries(&bytes) {
+                dedup.map.insert(entry.0, entry.1);
+                dedup.log.push(entry);
+            }
+        }
+        dedup.logged = dedup.log.len();
+        Ok(dedup)
+    }
+
+    /// Is the key known? `fetch` reads a row of `dedup-keys`.
+    pub fn find(
+        &self,
+        key: &Key,
+        fetch: impl Fn(u64) -> Result<Option<Vec<u8>>, StoreError>,
+    ) -> Result<Option<Known>, StoreError> {
+        if let Some(known) = self.map.get(key) {
+            return Ok(Some(*known));
+        }
+        let hash = short(key);
+        for (generation, sealed) in self.sealed.iter().rev() {
+            if !sealed.may_hold(hash) {
+                continue;
+            }
+            let row_key = row_key(*generation, sealed.chunk_of(key));
+            let row = match self.unwritten.get(&row_key) {
+                Some(row) => Some(row.clone()),
+                None => fetch(row_key)?,
+            };
+            if let Some((_, known)) = row.as_deref().and_then(|row| entries(row).find(|(found, _)| found == key)) {
+                return Ok(Some(known));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Remember a new key. The generation is sealed when this fills it.
+    pub fn insert(&mut self, key: Key, known: Known, at: Timestamp) {
+        self.map.insert(key, known);
+        self.log.push((key, known));
+        self.newest = self.newest.max(at);
+        if self.log.len() >= self.capacity {
+            self.seal();
+        }
+    }
+
+    /// Forget generations whose newest key is older than the window, or that are too many.
+    pub fn expire(&mut self, now: Timestamp, window: Duration) {
+        while let Some((generation, sealed)) = self.sealed.first_key_value() {
+            let generation = *generation;
+            if self.sealed.len() <= GENERATIONS_MAX && now.since(sealed.newest) <= window {
+                break;
+            }
+            let chunks = sealed.firsts.len();
+            self.sealed.remove(&generation);
+            self.unwritten.retain(|key, _| key >> 32 != generation);
+            self.newly_sealed.retain(|g| *g != generation);
+            self.dropped.push((generation, chunks));
+        }
+    }
+
+    /// Keys remembered in all.
+    pub fn len(&self) -> u64 {
+        self.log.len() as u64 + self.sealed.values().map(|s| s.count).sum::<u64>()
+    }
+
+    /// No key is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The newest time among the open generation's keys.
+    pub fn newest(&self) -> Timestamp {
+        self.newest
+    }
+
+    /// Enough was sealed that a checkpoint should not wait.
+    pub fn wants_checkpoint(&self) -> bool {
+        !self.newly_sealed.is_empty()
+    }
+
+    fn seal(&mut self) {
+        let mut sorted = std::mem::take(&mut self.log);
+        sorted.sort_unstable_by_key(|(key, _)| *key);
+        let mut hashes: Vec<u64> = sorted.iter().map(|(key, _)| short(key)).collect();
+        hashes.sort_unstable();
+        hashes.dedup();
+        let filter = BinaryFuse8::try_from(&hashes).ok();
+        let mut sealed = Sealed {
+            newest: self.newest,
+            count: sorted.len() as u64,
+            firsts: Vec::new(),
+            descriptor: vec![],
+            fingerprints: vec![],
+        };
+        if let Some(filter) = filter {
+            sealed.descriptor = vec![0; BinaryFuse8::DESCRIPTOR_LEN];
+            filter.dma_copy_descriptor_to(&mut sealed.descriptor);
+            sealed.fingerprints = filter.dma_fingerprints().to_vec();
+        }
+        for (chunk, part) in sorted.chunks(KEYS_CHUNK).enumerate() {
+            let mut row = Vec::with_capacity(part.len() * ENTRY_BYTES);
+            for entry in part {
+                put_entry(&mut row, entry);
+            }
+            sealed.firsts.extend(part.first().map(|(key, _)| first_bytes(key)));
+            self.unwritten.insert(row_key(self.open, chunk), row);
+        }
+        self.sealed.insert(self.open, sealed);
+        self.newly_sealed.push(self.open);
+        self.map = HashMap::default();
+        self.logged = 0;
+        self.open += 1;
+        self.newest = Timestamp::default();
+    }
+
+    /// What has to be written so that [`Dedup::load`] finds everything.
+    pub fn changes(&self) -> Changes {
+        let mut changes = Changes::default();
+        for generation in &self.newly_sealed {
+            let chunks = self.capacity.div_ceil(LOG_CHUNK);
+            changes.log.extend((0..chunks).map(|chunk| (row_key(*generation, chunk), None)));
+            if let Some(sealed) = self.sealed.get(generation) {
+                changes.generations.push((*generation, Some(sealed.encode())));
+            }
+        }
+        for (generation, chunks) in &self.dropped {
+            changes.generations.push((*generation, None));
+            changes.keys.extend((0..*chunks).map(|chunk| (row_key(*generation, chunk), None)));
+        }
+        changes.keys.extend(self.unwritten.iter().map(|(key, row)| (*key, Some(row.clone()))));
+        let from = self.logged / LOG_CHUNK;
+        for (chunk, part) in self.log.chunks(LOG_CHUNK).enumerate().skip(from) {
+            let mut row = Vec::with_capacity(part.len() * ENTRY_BYTES);
+            for entry in part {
+                put_entry(&mut row, entry);
+            }
+            changes.log.push((row_key(self.open, chunk), Some(row)));
+        }
+        changes
+    }
+
+    /// The changes are on disk.
+    pub fn written(&mut self) {
+        self.newly_sealed.clear();
+        self.dropped.clear();
+        self.unwritten.clear();
+        self.logged = self.log.len();
+    }
+}
+
+fn first_bytes(key: &Key) -> [u8; 8] {
+    let mut first = [0; 8];
+    first.copy_from_slice(key.split_at(8).0);
+    first
+}
+
+impl Sealed {
+    fn may_hold(&self, hash: u64) -> bool {
+        // a generation without a filter (never seen: 64-bit hashes that defy construction) is searched
+        self.descriptor.is_empty() || BinaryFuse8Ref::from_dma(&self.descriptor, &self.fingerprints).contains(&hash)
+    }
+
+    fn chunk_of(&self, key: &Key) -> usize {
+        let first = first_bytes(key);
+        self.firsts.partition_point(|f| *f <= first).saturating_sub(1)
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::with_capacity(self.fingerprints.len() + self.firsts.len() * 8 + 64);
+        w.time(self.newest).count(self.count).count(self.firsts.len() as u64);
+        for first in &self.firsts {
+            w.raw(first);
+        }
+        w.bytes(&self.descriptor).bytes(&self.fingerprints);
+        w.finish()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        let mut r = Reader::new(bytes);
+        let (newest, count) = (r.time("newest")?, r.count("count")?);
+        let chunks: usize = r.small("chunks")?;
+        let firsts = (0..chunks).map(|_| r.array("first key")).collect::<Result<_, _>>()?;
+        let (descriptor, fingerprints) = (r.bytes("descriptor")?.to_vec(), r.bytes("fingerprints")?.to_vec());
+        if !descriptor.is_empty() && descriptor.len() != BinaryFuse8::DESCRIPTOR_LEN {
+            return Err(StoreError::Row("filter descriptor has the wrong length".into()));
+        }
+        r.end("generation")?;
+        Ok(Self { newest, count, firsts, descriptor, fingerprints })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::cell::RefCell;
+
+    /// Tables as the state would keep them.
+    #[derive(Default)]
+    struct Disk(RefCell<(Table, Table, Table)>);
+    type Table = BTreeMap<u64, Vec<u8>>;
+
+    impl Disk {
+        fn checkpoint(&self, dedup: &mut Dedup) {
+            let changes = dedup.changes();
+            let mut tables = self.0.borrow_mut();
+            let put = |table: &mut BTreeMap<u64, Vec<u8>>, rows: Vec<(u64, Option<Vec<u8>>)>| {
+                for (key, row) in rows {
+                    match row {
+                        Some(row) => table.insert(key, row),
+                        None => table.remove(&key),
+                    };
+                }
+            };
+            put(&mut tables.0, changes.log);
+            put(&mut tables.1, changes.keys);
+            put(&mut tables.2, changes.generations);
+            dedup.written();
+        }
+
+        #[expect(clippy::unnecessary_wraps, reason = "the shape that `find` wants")]
+        fn fetch(&self, key: u64) -> Result<Option<Vec<u8>>, StoreError> {
+            Ok(self.0.borrow().1.get(&key).cloned())
+        }
+
+        fn load(&self, capacity: usize, newest: Timestamp) -> Dedup {
+            let tables = self.0.borrow();
+            let rows = |t: &BTreeMap<u64, Vec<u8>>| t.clone().into_iter().map(Ok).collect::<Vec<_>>().into_iter();
+            Dedup::load(capacity, rows(&tables.2), rows(&tables.0), newest).expect("loads")
+        }
+    }
+
+    fn key(n: u64) -> Key {
+        let digest = ring::digest::digest(&ring::digest::SHA256, &n.to_be_bytes());
+        let mut key = [0; 16];
+        key.copy_from_slice(&digest.as_ref()[..16]);
+        key
+    }
+
+    fn known(n: u64) -> Known {
+        Known { digest: n.to_be_bytes(), record: n }
+    }
+
+    #[test]
+    fn every_key_is_found_through_sealing_checkpoints_and_restarts() {
+        let disk = Disk::default();
+        let mut dedup = Dedup::new(1000);
+        for n in 0..5_500 {
+            assert_eq!(dedup.find(&key(n), |k| disk.fetch(k)).expect("reads"), None, "{n} is new");
+            dedup.insert(key(n), known(n), Timestamp(n.cast_signed()));
+            if n % 700 == 0 {
+                disk.checkpoint(&mut dedup);
+            }
+            if n % 1900 == 0 {
+                disk.checkpoint(&mut dedup);
+                dedup = disk.load(1000, dedup.newest());
+            }
+        }
+        for n in 0..5_500 {
+            assert_eq!(dedup.find(&key(n), |k| disk.fetch(k)).expect("reads"), Some(known(n)), "{n}");
+        }
+        assert_eq!(dedup.len(), 5_500);
+        assert_eq!(dedup.find(&key(1 << 40), |k| disk.fetch(k)).expect("reads"), None);
+    }
+
+    #[test]
+    fn old_generations_are_dropped_whole_and_their_rows_removed() {
+        let disk = Disk::default();
+        let mut dedup = Dedup::new(500);
+        for n in 0..1_600 {
+            dedup.insert(key(n), known(n), Timestamp::from_seconds(n.cast_signed()));
+        }
+        disk.checkpoint(&mut dedup);
+        dedup.expire(Timestamp::from_seconds(1_600), Duration::from_secs(700));
+        disk.checkpoint(&mut dedup);
+        assert_eq!(dedup.find(&key(3), |k| disk.fetch(k)).expect("reads"), None);
+        assert!(dedup.find(&key(1_001), |k| disk.fetch(k)).expect("reads").is_some());
+        assert_eq!(disk.0.borrow().2.len(), 1, "one sealed generation is left");
+        assert!(disk.0.borrow().1.keys().all(|k| k >> 32 == 2));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        /// The rows do not depend on when checkpoints happen.
+        #[test]
+        fn rows_are_the_same_whatever_the_checkpoints(cuts in proptest::collection::vec(any::<bool>(), 900)) {
+            let (often, once) = (Disk::default(), Disk::default());
+            let (mut a, mut b) = (Dedup::new(300), Dedup::new(300));
+            for (n, cut) in cuts.into_iter().enumerate() {
+                let n = n as u64;
+                a.insert(key(n), known(n), Timestamp(1));
+                b.insert(key(n), known(n), Timestamp(1));
+                if cut {
+                    often.checkpoint(&mut a);
+                }
+            }
+            often.checkpoint(&mut a);
+            once.checkpoint(&mut b);
+            prop_assert_eq!(&*often.0.borrow(), &*once.0.borrow());
+        }
+    }
+}

@@ -1,0 +1,438 @@
+//! The rows of the state and their bytes. Numbers of sources and warehouses stand for their names (see `Names`).
+
+use crate::stock::audit::{Entry, Link};
+use crate::stock::level::{Ignored, Position, Report, Rule, Value};
+use crate::stock::totals::{Flow, Totals};
+use crate::time::Timestamp;
+use crate::types::{Need, Seq};
+
+use super::StoreError;
+use super::codec::{Reader, Writer, need, read_need};
+
+/// Key of a position: warehouse number and SKU, so that one warehouse's rows stand together in SKU order.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PositionKey {
+    /// The warehouse's number.
+    pub warehouse: u16,
+    /// The SKU.
+    pub sku: Box<str>,
+}
+
+impl PositionKey {
+    /// Stored form; sorts like the struct.
+    pub fn encode(&self) -> Vec<u8> {
+        [&self.warehouse.to_be_bytes()[..], self.sku.as_bytes()].concat()
+    }
+
+    /// From the stored form.
+    pub fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        let mut r = Reader::new(bytes);
+        let warehouse = u16::from_be_bytes(r.array("warehouse")?);
+        let sku =
+            std::str::from_utf8(r.raw(bytes.len() - 2, "sku")?).map_err(|_| StoreError::Row("sku is not UTF-8".into()))?;
+        Ok(Self { warehouse, sku: sku.into() })
+    }
+}
+
+/// Key of a row that belongs to a source: its number and a name of the platform's.
+pub fn source_key(source: u16, name: &str) -> Vec<u8> {
+    [&source.to_be_bytes()[..], name.as_bytes()].concat()
+}
+
+fn value(w: &mut Writer, value: Value) {
+    match value {
+        Value::Tracked(q) => w.u8(1).signed(q.micros()),
+        Value::Untracked => w.u8(2),
+        Value::Deleted => w.u8(3),
+    };
+}
+
+fn read_value(r: &mut Reader<'_>) -> Result<Value, StoreError> {
+    match r.u8("value")? {
+        1 => r.quantity("value").map(Value::Tracked),
+        2 => Ok(Value::Untracked),
+        3 => Ok(Value::Deleted),
+        other => Err(StoreError::Row(format!("value kind {other} is not known"))),
+    }
+}
+
+/// Bytes of a position.
+pub fn encode_position(p: &Position) -> Vec<u8> {
+    let mut w = Writer::with_capacity(64);
+    w.option(p.effective, |w, (by, v)| {
+        w.count(u64::from(by));
+        value(w, v);
+    });
+    w.count(p.last_change).count(p.last_ignored).count(p.reports.len() as u64);
+    for report in &p.reports {
+        w.count(u64::from(report.source)).raw(&report.digest).signed(report.heard.0);
+        w.option(report.base, |w, (stamp, v)| {
+            w.stamp(&stamp);
+            value(w, v);
+        });
+        w.count(report.deltas.len() as u64);
+        for (stamp, quantity) in &report.deltas {
+            w.stamp(stamp).signed(quantity.micros());
+        }
+    }
+    w.finish()
+}
+
+/// Read a position.
+pub fn decode_position(bytes: &[u8]) -> Result<Position, StoreError> {
+    let mut r = Reader::new(bytes);
+    let effective = r.option("effective", |r| Ok((r.small("by")?, read_value(r)?)))?;
+    let (last_change, last_ignored) = (r.count("last change")?, r.count("last ignored")?);
+    let reports: usize = r.small("reports")?;
+    let mut position = Position { reports: Vec::with_capacity(reports.min(16)), effective, last_change, last_ignored };
+    for _ in 0..reports {
+        let source = r.small("source")?;
+        let digest = r.array("digest")?;
+        let heard = Timestamp(r.signed("heard")?);
+        let base = r.option("base", |r| Ok((r.stamp("stamp")?, read_value(r)?)))?;
+        let count: usize = r.small("deltas")?;
+        let mut deltas = Vec::with_capacity(count.min(64));
+        for _ in 0..count {
+            deltas.push((r.stamp("delta")?, r.quantity("delta")?));
+        }
+        position.reports.push(Report { source, base, deltas, digest, heard });
+    }
+    r.end("position")?;
+    Ok(position)
+}
+
+/// Bytes of an audit entry and its link.
+pub fn encode_audit(e: &Entry, link: &Link) -> Vec<u8> {
+    let mut w = Writer::with_capacity(128);
+    w.raw(link).count(e.ledger).time(e.at).text(&e.warehouse).text(&e.sku);
+    w.option(e.before, value);
+    value(&mut w, e.after);
+    let rule = Rule::ALL.iter().find(|(_, rule, _)| *rule == e.rule).map_or(0, |(byte, _, _)| *byte);
+    w.u8(rule).text(&e.source).count(e.record).text(&e.delivery).count(e.previous);
+    w.finish()
+}
+
+/// Read an audit entry and its link.
+pub fn decode_audit(bytes: &[u8]) -> Result<(Entry, Link), StoreError> {
+    let mut r = Reader::new(bytes);
+    let link = r.array("link")?;
+    let ledger = r.count("ledger")?;
+    let at = r.time("time")?;
+    let (warehouse, sku) = (r.text("warehouse")?.to_owned(), r.text("sku")?.to_owned());
+    let before = r.option("before", read_value)?;
+    let after = read_value(&mut r)?;
+    let byte = r.u8("rule")?;
+    let rule = Rule::ALL.iter().find(|(b, _, _)| *b == byte).map(|(_, rule, _)| *rule);
+    let rule = rule.ok_or_else(|| StoreError::Row(format!("rule {byte} is not known")))?;
+    let source = r.text("source")?.to_owned();
+    let record = r.count("record")?;
+    let (delivery, previous) = (r.text("delivery")?.to_owned(), r.count("previous")?);
+    r.end("audit entry")?;
+    Ok((Entry { ledger, at, warehouse, sku, before, after, rule, source, record, delivery, previous }, link))
+}
+
+/// A report that changed nothing, kept with its reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IgnoredRow {
+    /// When it arrived.
+    pub at: Timestamp,
+    /// Number of its source.
+    pub source: u16,
+    /// What it said, when it said a number (`None`: a delta or a duplicate that was not read).
+    pub said: Option<Value>,
+    /// Why it was not taken.
+    pub reason: Ignored,
+    /// The journal record that carried it.
+    pub record: Seq,
+    /// The delivery's id as people see it.
+    pub delivery: String,
+    /// Number of the previous ignored report of the same position, 0 for the first.
+    pub previous: u64,
+}
+
+/// Bytes of an ignored report.
+pub fn encode_ignored(row: &IgnoredRow) -> Vec<u8> {
+    let mut w = Writer::with_capacity(64);
+    let reason = Ignored::ALL.iter().find(|(_, r, _)| *r == row.reason).map_or(0, |(byte, _, _)| *byte);
+    w.time(row.at).count(u64::from(row.source)).option(row.said, value);
+    w.u8(reason).count(row.record).text(&row.delivery).count(row.previous);
+    w.finish()
+}
+
+/// Read an ignored report.
+pub fn decode_ignored(bytes: &[u8]) -> Result<IgnoredRow, StoreError> {
+    let mut r = Reader::new(bytes);
+    let (at, source) = (r.time("time")?, r.small("source")?);
+    let said = r.option("said", read_value)?;
+    let byte = r.u8("reason")?;
+    let reason = Ignored::ALL.iter().find(|(b, _, _)| *b == byte).map(|(_, reason, _)| *reason);
+    let reason = reason.ok_or_else(|| StoreError::Row(format!("reason {byte} is not known")))?;
+    let (record, delivery, previous) = (r.count("record")?, r.text("delivery")?.to_owned(), r.count("previous")?);
+    r.end("ignored report")?;
+    Ok(IgnoredRow { at, source, said, reason, record, delivery, previous })
+}
+
+/// Why a delivery, or a fact of it, could not be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cause {
+    /// The body is not what the platform promises.
+    Unreadable,
+    /// The item has no SKU yet: applied by itself once it has one.
+    UnmappedItem,
+    /// The location has no warehouse yet: applied by itself once it has one.
+    UnmappedLocation,
+    /// The number leaves the range of a quantity.
+    OutOfRange,
+    /// The SKU cannot be one (empty, too long, control characters).
+    BadSku,
+    /// A known delivery id with another body: kept for a person to judge.
+    Conflict,
+    /// The platform's API did not answer in the end.
+    FetchFailed,
+    /// The source is not configured any more.
+    UnknownSource,
+}
+
+impl Cause {
+    /// All, with the byte each is stored as and the word people see.
+    pub const ALL: &'static [(u8, Self, &'static str)] = &[
+        (1, Self::Unreadable, "unreadable"),
+        (2, Self::UnmappedItem, "unmapped-item"),
+        (3, Self::UnmappedLocation, "unmapped-location"),
+        (4, Self::OutOfRange, "out-of-range"),
+        (5, Self::BadSku, "bad-sku"),
+        (6, Self::Conflict, "conflict"),
+        (7, Self::FetchFailed, "fetch-failed"),
+        (8, Self::UnknownSource, "unknown-source"),
+    ];
+
+    /// The word people see.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(_, cause, _)| *cause == self).map_or("?", |(_, _, word)| word)
+    }
+
+    /// Waits for a mapping and is applied by itself.
+    pub fn parked(self) -> bool {
+        matches!(self, Self::UnmappedItem | Self::UnmappedLocation)
+    }
+}
+
+/// Something genuine that could not be used, with all that is needed to use it later: raw deliveries age out of the
+/// journal, dead letters do not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// When it became one.
+    pub at: Timestamp,
+    /// Number of its source.
+    pub source: u16,
+    /// Why.
+    pub cause: Cause,
+    /// Why, in a sentence for people.
+    pub detail: String,
+    /// The journal record it came from.
+    pub record: Seq,
+    /// Position of the fact in its record; `None` when the whole record is meant.
+    pub part: Option<u32>,
+    /// The item that waits for a SKU, or the location that waits for a warehouse (the platform's id); else empty.
+    pub waits_for: String,
+    /// The journal record itself.
+    pub bytes: Vec<u8>,
+}
+
+/// Bytes of a dead letter.
+pub fn encode_dead(d: &DeadLetter) -> Vec<u8> {
+    let mut w = Writer::with_capacity(d.bytes.len() + 128);
+    let cause = Cause::ALL.iter().find(|(_, c, _)| *c == d.cause).map_or(0, |(byte, _, _)| *byte);
+    w.time(d.at).count(u64::from(d.source)).u8(cause).text(&d.detail).count(d.record);
+    w.option(d.part, |w, part| {
+        w.count(u64::from(part));
+    });
+    w.text(&d.waits_for).bytes(&d.bytes);
+    w.finish()
+}
+
+/// Read a dead letter.
+pub fn decode_dead(bytes: &[u8]) -> Result<DeadLetter, StoreError> {
+    let mut r = Reader::new(bytes);
+    let (at, source, byte) = (r.time("time")?, r.small("source")?, r.u8("cause")?);
+    let cause = Cause::ALL.iter().find(|(b, _, _)| *b == byte).map(|(_, cause, _)| *cause);
+    let cause = cause.ok_or_else(|| StoreError::Row(format!("cause {byte} is not known")))?;
+    let (detail, record) = (r.text("detail")?.to_owned(), r.count("record")?);
+    let part = r.option("part", |r| r.small("part"))?;
+    let (waits_for, bytes) = (r.text("waits for")?.to_owned(), r.bytes("record bytes")?.to_vec());
+    r.end("dead letter")?;
+    Ok(DeadLetter { at, source, cause, detail, record, part, waits_for, bytes })
+}
+
+/// Something that must be fetched from a platform. One row per source and resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchTask {
+    /// What to fetch.
+    pub need: Need,
+    /// The first notification that asked for it.
+    pub first: Seq,
+    /// The newest notification: an answer whose request was sent before it does not end the task.
+    pub last: Seq,
+    /// When the first notification arrived.
+    pub since: Timestamp,
+}
+
+/// Bytes of a fetch task.
+pub fn encode_task(t: &FetchTask) -> Vec<u8> {
+    let mut w = Writer::with_capacity(64);
+    need(&mut w, &t.need);
+    w.count(t.first).count(t.last).time(t.since);
+    w.finish()
+}
+
+/// Read a fetch task.
+pub fn decode_task(bytes: &[u8]) -> Result<FetchTask, StoreError> {
+    let mut r = Reader::new(bytes);
+    let task =
+        FetchTask { need: read_need(&mut r)?, first: r.count("first")?, last: r.count("last")?, since: r.time("since")? };
+    r.end("fetch task")?;
+    Ok(task)
+}
+
+/// What a source has done so far. Counts are of journal records, so they are the same on every machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SourceRow {
+    /// Deliveries that were new.
+    pub accepted: u64,
+    /// Deliveries that were known.
+    pub duplicates: u64,
+    /// Deliveries with a known id and another body.
+    pub conflicts: u64,
+    /// Answers of its API.
+    pub fetched: u64,
+    /// Facts that changed a level.
+    pub changed: u64,
+    /// Facts that confirmed a level.
+    pub confirmed: u64,
+    /// Facts that were ignored (stale, no authority, ...).
+    pub ignored: u64,
+    /// Dead letters made.
+    pub dead: u64,
+    /// Facts whose stamp equalled the last one's with another number.
+    pub equal_stamps: u64,
+    /// When it last delivered.
+    pub last_delivery: Timestamp,
+}
+
+/// Bytes of a source's row.
+pub fn encode_source(s: &SourceRow) -> Vec<u8> {
+    let mut w = Writer::with_capacity(64);
+    for count in
+        [s.accepted, s.duplicates, s.conflicts, s.fetched, s.changed, s.confirmed, s.ignored, s.dead, s.equal_stamps]
+    {
+        w.count(count);
+    }
+    w.time(s.last_delivery);
+    w.finish()
+}
+
+/// Read a source's row.
+pub fn decode_source(bytes: &[u8]) -> Result<SourceRow, StoreError> {
+    let mut r = Reader::new(bytes);
+    let row = SourceRow {
+        accepted: r.count("accepted")?,
+        duplicates: r.count("duplicates")?,
+        conflicts: r.count("conflicts")?,
+        fetched: r.count("fetched")?,
+        changed: r.count("changed")?,
+        confirmed: r.count("confirmed")?,
+        ignored: r.count("ignored")?,
+        dead: r.count("dead")?,
+        equal_stamps: r.count("equal stamps")?,
+        last_delivery: r.time("last delivery")?,
+    };
+    r.end("source row")?;
+    Ok(row)
+}
+
+/// Bytes of a warehouse's totals.
+pub fn encode_totals(t: &Totals) -> Vec<u8> {
+    let mut w = Writer::with_capacity(512);
+    w.count(t.levels).i128(t.units).count(t.in_stock).count(t.out).count(t.negative).count(t.low).count(t.untracked);
+    w.time(t.last_event);
+    for flows in [&t.hours, &t.days] {
+        w.count(flows.len() as u64);
+        for flow in flows {
+            w.signed(flow.slot).i128(flow.inflow).i128(flow.outflow);
+        }
+    }
+    w.finish()
+}
+
+/// Read a warehouse's totals.
+pub fn decode_totals(bytes: &[u8]) -> Result<Totals, StoreError> {
+    let mut r = Reader::new(bytes);
+    let mut totals = Totals {
+        levels: r.count("levels")?,
+        units: r.i128("units")?,
+        in_stock: r.count("in stock")?,
+        out: r.count("out")?,
+        negative: r.count("negative")?,
+        low: r.count("low")?,
+        untracked: r.count("untracked")?,
+        last_event: r.time("last event")?,
+        ..Totals::default()
+    };
+    for flows in [&mut totals.hours, &mut totals.days] {
+        let count: usize = r.small("flows")?;
+        for _ in 0..count {
+            flows.push(Flow { slot: r.signed("slot")?, inflow: r.i128("inflow")?, outflow: r.i128("outflow")? });
+        }
+    }
+    r.end("totals")?;
+    Ok(totals)
+}
+
+/// Numbers for names, given in the order in which names first appear in the journal and never reused.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Names(Vec<Box<str>>);
+
+impl Names {
+    /// The number of a name, if it has one.
+    pub fn find(&self, name: &str) -> Option<u16> {
+        self.0.iter().position(|n| &**n == name).and_then(|i| u16::try_from(i).ok())
+    }
+
+    /// The number of a name; a new name gets the next one. `None` when 65,536 names are taken.
+    pub fn number(&mut self, name: &str) -> Option<u16> {
+        if let Some(known) = self.find(name) {
+            return Some(known);
+        }
+        let next = u16::try_from(self.0.len()).ok()?;
+        self.0.push(name.into());
+        Some(next)
+    }
+
+    /// The name of a number.
+    pub fn name(&self, number: u16) -> &str {
+        self.0.get(usize::from(number)).map_or("?", |n| n)
+    }
+
+    /// All names with their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (u16, &str)> {
+        self.0.iter().enumerate().filter_map(|(i, n)| Some((u16::try_from(i).ok()?, &**n)))
+    }
+
+    /// Stored form.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::default();
+        w.count(self.0.len() as u64);
+        for name in &self.0 {
+            w.text(name);
+        }
+        w.finish()
+    }
+
+    /// From the stored form.
+    pub fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        let mut r = Reader::new(bytes);
+        let count: usize = r.small("names")?;
+        let names = (0..count).map(|_| r.text("name").map(Box::from)).collect::<Result<_, _>>()?;
+        Ok(Self(names))
+    }
+}

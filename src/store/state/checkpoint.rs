@@ -1,0 +1,247 @@
+//! Writing the state down, and comparing two of them.
+
+use redb::ReadableDatabase;
+
+use super::{
+    AUDIT, ByBytes, ByNumber, DEAD, DEDUP_GENERATIONS, DEDUP_KEYS, DEDUP_LOG, IGNORED, ITEMS, LOCATIONS, Learnt, META,
+    POSITIONS, SOURCES, State, StoreError, TABLES_BY_BYTES, TABLES_BY_NUMBER, TASKS, TOTALS, View, audit_row, encode_learnt,
+    ignored_rows,
+};
+use crate::limits::POSITIONS_CACHED;
+use crate::store::rows::{encode_dead, encode_position, encode_source, encode_task, encode_totals, source_key};
+use crate::types::Seq;
+
+/// Where two states first differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// Which table.
+    pub table: String,
+    /// Which row (escaped bytes, or a number).
+    pub key: String,
+    /// What the first state has there.
+    pub ours: Option<String>,
+    /// What the second has.
+    pub theirs: Option<String>,
+}
+
+impl State {
+    /// Records folded since the last checkpoint; 0 also when nothing at all changed.
+    pub fn unwritten_records(&self) -> u64 {
+        if self.changed { self.records_since_checkpoint.max(1) } else { 0 }
+    }
+
+    /// A checkpoint should not wait for its time.
+    pub fn wants_checkpoint(&self) -> bool {
+        self.dedup.wants_checkpoint()
+    }
+
+    /// Write everything that changed, with the cursor, in one durable transaction. Readers may go on meanwhile; the fold must
+    /// not, and calls [`State::checkpointed`] next.
+    pub fn checkpoint(&self) -> Result<(), StoreError> {
+        let mut write = self.database.begin_write()?;
+        write.set_two_phase_commit(true);
+        write.set_quick_repair(true);
+        {
+            let mut table = write.open_table(POSITIONS)?;
+            for (key, slot) in self.positions.iter().filter(|(_, slot)| slot.dirty) {
+                table.insert(key.encode().as_slice(), encode_position(&slot.position).as_slice())?;
+            }
+            let mut table = write.open_table(AUDIT)?;
+            for (ledger, row) in self.audit.iter().map(audit_row) {
+                table.insert(ledger, row.as_slice())?;
+            }
+            let mut table = write.open_table(IGNORED)?;
+            for (number, row) in ignored_rows(&self.ignored, self.meta.ignored) {
+                table.insert(number, row.as_slice())?;
+            }
+            let mut table = write.open_table(DEAD)?;
+            for (id, letter) in &self.dead {
+                match letter {
+                    Some(letter) => drop(table.insert(id, encode_dead(letter).as_slice())?),
+                    None => drop(table.remove(id)?),
+                }
+            }
+            let mut table = write.open_table(TASKS)?;
+            for key in &self.tasks_changed {
+                let row_key = source_key(key.0, &key.1);
+                match self.tasks.get(key) {
+                    Some(task) => drop(table.insert(row_key.as_slice(), encode_task(task).as_slice())?),
+                    None => drop(table.remove(row_key.as_slice())?),
+                }
+            }
+            put_learnt(&write, ITEMS, &self.items)?;
+            put_learnt(&write, LOCATIONS, &self.locations)?;
+            let mut table = write.open_table(SOURCES)?;
+            for (number, row) in (0_u64..).zip(&self.source_rows) {
+                table.insert(number, encode_source(row).as_slice())?;
+            }
+            let mut table = write.open_table(TOTALS)?;
+            for (number, row) in (0_u64..).zip(&self.totals) {
+                table.insert(number, encode_totals(row).as_slice())?;
+            }
+            let changes = self.dedup.changes();
+            put_numbered(&write, DEDUP_LOG, &changes.log)?;
+            put_numbered(&write, DEDUP_KEYS, &changes.keys)?;
+            put_numbered(&write, DEDUP_GENERATIONS, &changes.generations)?;
+            write.open_table(META)?.insert("state", self.meta.encode(self.dedup.newest()).as_slice())?;
+        }
+        write.commit()?;
+        Ok(())
+    }
+
+    /// The checkpoint is on disk: forget what was only in memory because it was not.
+    pub fn checkpointed(&mut self) -> Result<(), StoreError> {
+        self.view = View::open(&self.database)?;
+        if self.positions.len() > POSITIONS_CACHED {
+            self.positions.clear();
+        }
+        self.positions.values_mut().for_each(|slot| slot.dirty = false);
+        for learnt in [&mut self.items, &mut self.locations] {
+            if learnt.len() > POSITIONS_CACHED {
+                learnt.clear();
+            }
+            for (_, dirty) in learnt.values_mut() {
+                *dirty = false;
+            }
+        }
+        self.audit.clear();
+        self.ignored.clear();
+        self.dead.clear();
+        self.tasks_changed.clear();
+        self.dedup.written();
+        self.records_since_checkpoint = 0;
+        self.changed = false;
+        Ok(())
+    }
+
+    /// The cursor as it stands on disk: what a crash cannot take away.
+    pub fn durable_cursor(&self) -> Result<Seq, StoreError> {
+        let read = self.database.begin_read()?;
+        let table = read.open_table(META)?;
+        match table.get("state")? {
+            Some(row) => Ok(super::Meta::decode(row.value())?.0.cursor),
+            None => Ok(0),
+        }
+    }
+
+    /// Bytes of the file.
+    pub fn file_bytes(&self) -> u64 {
+        crate::store::file_bytes(&self.path)
+    }
+
+    /// SHA-256 over every row of every table, in order. Two folds of one journal have one digest. Call after a checkpoint.
+    pub fn digest(&self) -> Result<[u8; 32], StoreError> {
+        let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+        self.each_row(|table, key, value| {
+            for part in [table.as_bytes(), key, value] {
+                context.update(&(part.len() as u64).to_be_bytes());
+                context.update(part);
+            }
+            true
+        })?;
+        Ok(context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes"))
+    }
+
+    /// Where this state first differs from another one, by table and key. Call after a checkpoint of both.
+    pub fn first_difference(&self, other: &Self) -> Result<Option<Difference>, StoreError> {
+        let mut theirs = Vec::new();
+        other.each_row(|table, key, value| {
+            theirs.push((table.to_owned(), key.to_vec(), ring_digest(value)));
+            true
+        })?;
+        let mut theirs = theirs.into_iter().peekable();
+        let mut found = None;
+        let show = |key: &[u8]| key.escape_ascii().to_string();
+        self.each_row(|table, key, value| {
+            let next = theirs.next();
+            match next {
+                Some((t, k, v)) if t == table && k == key && v == ring_digest(value) => true,
+                Some((t, k, v)) => {
+                    let same_row = t == table && k == key;
+                    let ours =
+                        Some(hex(&ring_digest(value))).filter(|_| same_row || (table, key) <= (t.as_str(), k.as_slice()));
+                    let theirs = same_row.then(|| hex(&v));
+                    found = Some(Difference { table: table.to_owned(), key: show(key), ours, theirs });
+                    false
+                }
+                None => {
+                    let ours = Some(hex(&ring_digest(value)));
+                    found = Some(Difference { table: table.to_owned(), key: show(key), ours, theirs: None });
+                    false
+                }
+            }
+        })?;
+        if found.is_none() {
+            found = theirs.next().map(|(table, key, v)| Difference {
+                table,
+                key: show(&key),
+                ours: None,
+                theirs: Some(hex(&v)),
+            });
+        }
+        Ok(found)
+    }
+
+    /// Visit every row in order until the visitor says stop. The filters of sealed generations are left out: they follow
+    /// from the keys.
+    fn each_row(&self, mut visit: impl FnMut(&str, &[u8], &[u8]) -> bool) -> Result<(), StoreError> {
+        let read = self.database.begin_read()?;
+        let meta = read.open_table(META)?;
+        if let Some(row) = meta.get("state")?
+            && !visit("meta", b"state", row.value())
+        {
+            return Ok(());
+        }
+        for definition in TABLES_BY_BYTES {
+            let name = redb::TableHandle::name(definition).to_owned();
+            for row in read.open_table(*definition)?.range::<&[u8]>(..)? {
+                let (key, value) = row?;
+                if !visit(&name, key.value(), value.value()) {
+                    return Ok(());
+                }
+            }
+        }
+        for definition in TABLES_BY_NUMBER.iter().filter(|d| redb::TableHandle::name(*d) != "dedup-generations") {
+            let name = redb::TableHandle::name(definition).to_owned();
+            for row in read.open_table(*definition)?.range::<u64>(..)? {
+                let (key, value) = row?;
+                if !visit(&name, &key.value().to_be_bytes(), value.value()) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn ring_digest(bytes: &[u8]) -> [u8; 32] {
+    ring::digest::digest(&ring::digest::SHA256, bytes).as_ref().try_into().expect("SHA-256 has 32 bytes")
+}
+
+fn hex(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(bytes)
+}
+
+fn put_learnt(write: &redb::WriteTransaction, table: ByBytes, learnt: &Learnt) -> Result<(), StoreError> {
+    let mut dirty: Vec<_> = learnt
+        .iter()
+        .filter_map(|((source, name), (known, dirty))| Some((source_key(*source, name), known.as_ref().filter(|_| *dirty)?)))
+        .collect();
+    dirty.sort_unstable();
+    let mut table = write.open_table(table)?;
+    for (key, known) in dirty {
+        table.insert(key.as_slice(), encode_learnt(known).as_slice())?;
+    }
+    Ok(())
+}
+
+fn put_numbered(write: &redb::WriteTransaction, table: ByNumber, rows: &[(u64, Option<Vec<u8>>)]) -> Result<(), StoreError> {
+    let mut table = write.open_table(table)?;
+    for (key, row) in rows {
+        match row {
+            Some(row) => drop(table.insert(key, row.as_slice())?),
+            None => drop(table.remove(key)?),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,224 @@
+//! Reading the state: for the API, the command line and the metrics. Memory first, then the file.
+
+use std::collections::btree_map;
+use std::collections::{BTreeMap, HashMap};
+
+use super::{State, StoreError, TaskKey};
+use crate::stock::audit::{Entry, GENESIS, Link};
+use crate::stock::level::{Position, Value};
+use crate::stock::totals::Totals;
+use crate::store::rows::{
+    Cause, DeadLetter, FetchTask, IgnoredRow, PositionKey, SourceRow, decode_audit, decode_dead, decode_ignored,
+    decode_position,
+};
+
+/// One line of a position's story.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HistoryItem {
+    /// A change of the effective level.
+    Changed(Entry),
+    /// A report that changed nothing.
+    Ignored(IgnoredRow),
+}
+
+/// What `verify` found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Verified {
+    /// Audit entries walked.
+    pub entries: u64,
+    /// Positions compared.
+    pub positions: u64,
+    /// What is wrong, in sentences; empty when all is well.
+    pub problems: Vec<String>,
+}
+
+impl State {
+    /// Number of a source, if it ever appeared.
+    pub fn find_source(&self, name: &str) -> Option<u16> {
+        self.meta.sources.find(name)
+    }
+
+    /// Number of a warehouse, if it ever appeared.
+    pub fn find_warehouse(&self, name: &str) -> Option<u16> {
+        self.meta.warehouses.find(name)
+    }
+
+    /// Figures of every source that ever appeared, by name.
+    pub fn sources(&self) -> impl Iterator<Item = (&str, SourceRow)> {
+        self.meta.sources.iter().map(|(n, name)| (name, self.source_rows.get(usize::from(n)).copied().unwrap_or_default()))
+    }
+
+    /// Totals of every warehouse that ever appeared, by name.
+    pub fn warehouses(&self) -> impl Iterator<Item = (&str, &Totals)> {
+        self.meta.warehouses.iter().filter_map(|(n, name)| Some((name, self.totals.get(usize::from(n))?)))
+    }
+
+    /// Dead letters by cause.
+    pub fn dead_counts(&self) -> &BTreeMap<Cause, u64> {
+        &self.dead_counts
+    }
+
+    /// Fetch tasks, by source and resource.
+    pub fn tasks(&self) -> &BTreeMap<TaskKey, FetchTask> {
+        &self.tasks
+    }
+
+    /// Delivery keys remembered.
+    pub fn deliveries_remembered(&self) -> u64 {
+        self.dedup.len()
+    }
+
+    /// Positions in key order, from `after` (exclusive) on, of one warehouse or all.
+    pub fn stock(
+        &self,
+        warehouse: Option<u16>,
+        after: Option<&PositionKey>,
+        rows: usize,
+    ) -> Result<Vec<(PositionKey, Position)>, StoreError> {
+        let start = after.cloned().unwrap_or(PositionKey { warehouse: warehouse.unwrap_or(0), sku: "".into() });
+        let fits = |key: &PositionKey| warehouse.is_none_or(|w| key.warehouse == w) && after.is_none_or(|a| key > a);
+        let mut found = BTreeMap::new();
+        for (key, slot) in self.positions.range(&start..) {
+            if warehouse.is_some_and(|w| key.warehouse != w) || found.len() > rows {
+                break;
+            }
+            if fits(key) {
+                found.insert(key.clone(), slot.position.clone());
+            }
+        }
+        let mut from_file = 0;
+        for row in self.view.positions.range::<&[u8]>(start.encode().as_slice()..)? {
+            let (key, value) = row?;
+            let key = PositionKey::decode(key.value())?;
+            if warehouse.is_some_and(|w| key.warehouse != w) || from_file > rows {
+                break;
+            }
+            if fits(&key) {
+                from_file += 1;
+                if let btree_map::Entry::Vacant(slot) = found.entry(key) {
+                    slot.insert(decode_position(value.value())?);
+                }
+            }
+        }
+        Ok(found.into_iter().take(rows).collect())
+    }
+
+    /// One audit entry.
+    pub fn audit_entry(&self, ledger: u64) -> Result<Option<(Entry, Link)>, StoreError> {
+        let in_memory = self.audit.first().and_then(|(first, _)| ledger.checked_sub(first.ledger));
+        if let Some(found) = in_memory.and_then(|i| usize::try_from(i).ok()).and_then(|i| self.audit.get(i)) {
+            return Ok(Some(found.clone()));
+        }
+        self.view.audit.get(ledger)?.map(|row| decode_audit(row.value())).transpose()
+    }
+
+    fn ignored_row(&self, number: u64) -> Result<Option<IgnoredRow>, StoreError> {
+        let first = self.meta.ignored + 1 - self.ignored.len() as u64;
+        let in_memory = number.checked_sub(first).and_then(|i| usize::try_from(i).ok()).and_then(|i| self.ignored.get(i));
+        match in_memory {
+            Some(found) => Ok(Some(found.clone())),
+            None => self.view.ignored.get(number)?.map(|row| decode_ignored(row.value())).transpose(),
+        }
+    }
+
+    /// The story of a position, newest first: at most `rows` lines of each sort.
+    pub fn history(&self, position: &Position, rows: usize) -> Result<Vec<HistoryItem>, StoreError> {
+        let mut items = Vec::new();
+        let mut next = position.last_change;
+        while next != 0 && items.len() < rows {
+            let Some((entry, _)) = self.audit_entry(next)? else { break };
+            next = entry.previous;
+            items.push((entry.record, HistoryItem::Changed(entry)));
+        }
+        let (mut next, mut ignored) = (position.last_ignored, 0);
+        while next != 0 && ignored < rows {
+            let Some(row) = self.ignored_row(next)? else { break };
+            next = row.previous;
+            ignored += 1;
+            items.push((row.record, HistoryItem::Ignored(row)));
+        }
+        items.sort_by_key(|(record, _)| std::cmp::Reverse(*record));
+        Ok(items.into_iter().map(|(_, item)| item).collect())
+    }
+
+    /// Dead letters in order of their ids, from `after` (exclusive) on.
+    pub fn dead_letters(&self, after: u64, cause: Option<Cause>, rows: usize) -> Result<Vec<(u64, DeadLetter)>, StoreError> {
+        let mut found = BTreeMap::new();
+        for (id, letter) in self.dead.range(after + 1..) {
+            if let Some(letter) = letter
+                && cause.is_none_or(|c| letter.cause == c)
+            {
+                found.insert(*id, letter.clone());
+            }
+        }
+        for row in self.view.dead.range(after + 1..)? {
+            let (id, value) = row?;
+            let letter = decode_dead(value.value())?;
+            if cause.is_none_or(|c| letter.cause == c) && !self.dead.contains_key(&id.value()) {
+                found.insert(id.value(), letter);
+                if found.len() > rows {
+                    break;
+                }
+            }
+        }
+        Ok(found.into_iter().take(rows).collect())
+    }
+
+    /// One dead letter.
+    pub fn dead_letter(&self, id: u64) -> Result<Option<DeadLetter>, StoreError> {
+        match self.dead.get(&id) {
+            Some(letter) => Ok(letter.clone()),
+            None => self.view.dead.get(id)?.map(|row| decode_dead(row.value())).transpose(),
+        }
+    }
+
+    /// Walk the audit chain from its first entry, and check that what it ends in is what the positions say.
+    pub fn verify(&self) -> Result<Verified, StoreError> {
+        let mut verified = Verified::default();
+        let mut link = GENESIS;
+        let mut last: HashMap<(String, String), (u64, Value)> = HashMap::new();
+        for ledger in 1..=self.meta.ledger {
+            let Some((entry, stored)) = self.audit_entry(ledger)? else {
+                verified.problems.push(format!("audit entry {ledger} is missing"));
+                break;
+            };
+            if entry.ledger != ledger || entry.link(&link) != stored {
+                verified.problems.push(format!("the chain breaks at audit entry {ledger}"));
+                break;
+            }
+            link = stored;
+            verified.entries += 1;
+            let place = (entry.warehouse, entry.sku);
+            let before = last.get(&place).copied();
+            if before.map(|(_, v)| v) != entry.before || before.map_or(0, |(l, _)| l) != entry.previous {
+                verified
+                    .problems
+                    .push(format!("audit entry {ledger} does not follow the one before it for {} in {}", place.1, place.0));
+            }
+            last.insert(place, (ledger, entry.after));
+        }
+        if verified.problems.is_empty() && link != self.meta.link {
+            verified.problems.push("the chain does not end in the recorded head".to_owned());
+        }
+        let mut after = None;
+        loop {
+            let page = self.stock(None, after.as_ref(), crate::limits::PAGE_ROWS_MAX)?;
+            let Some((key, _)) = page.last() else { break };
+            after = Some(key.clone());
+            for (key, position) in page {
+                verified.positions += 1;
+                let place = (self.meta.warehouses.name(key.warehouse).to_owned(), key.sku.to_string());
+                let told = last.remove(&place);
+                if told != position.effective.map(|(_, value)| (position.last_change, value)) {
+                    verified
+                        .problems
+                        .push(format!("the level of {} in {} is not what its audit entries say", place.1, place.0));
+                }
+            }
+        }
+        for (warehouse, sku) in last.into_keys() {
+            verified.problems.push(format!("{sku} in {warehouse} has audit entries and no level"));
+        }
+        Ok(verified)
+    }
+}
