@@ -434,7 +434,7 @@ mod tests {
             dedup.insert(key(n), known(n), Timestamp::from_seconds(n.cast_signed()));
         }
         disk.checkpoint(&mut dedup);
-        dedup.expire(Timestamp::from_seconds(1_600), Duration::from_secs(700));
+        dedup.expire(Timestamp::from_seconds(1_600), Duration::from_secs(500));
         disk.checkpoint(&mut dedup);
         assert_eq!(dedup.find(&key(3), |k| disk.fetch(k)).expect("reads"), None);
         assert!(dedup.find(&key(1_001), |k| disk.fetch(k)).expect("reads").is_some());
