@@ -19,6 +19,7 @@ use crate::time::Timestamp;
 use crate::types::{Identity, Message, Need, Observation, Secret, Settings, Unreadable};
 
 pub mod jetti;
+pub mod kladana;
 pub mod signature;
 
 /// One platform: how it is called in the configuration, and how an account on it is built.
@@ -34,7 +35,7 @@ pub struct Kind {
 }
 
 /// Every platform we know.
-pub const KINDS: &[Kind] = &[jetti::KIND];
+pub const KINDS: &[Kind] = &[jetti::KIND, kladana::KIND];
 
 /// Look a kind up by its name.
 pub fn kind(name: &str) -> Option<&'static Kind> {
