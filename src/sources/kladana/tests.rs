@@ -310,7 +310,7 @@ fn an_empty_report_says_nothing() {
 
 #[test]
 fn a_row_that_cannot_be_read_is_named() {
-    let cause = |row: &str| read(&key("report/bystore/stock"), format!("[{row}]").as_bytes()).err().expect("unreadable").0;
+    let cause = |row: &str| read(&key("report/bystore/stock"), format!("[{row}]").as_bytes()).expect_err("unreadable").0;
     let row = |number: &str| format!(r#"{{"assortmentId":"a1","storeId":"s1"{number}}}"#);
     assert_eq!(cause(&row("")), "the report's row of a1: the number is missing");
     assert_eq!(cause(&row(r#","freeStock":1"#)), "the report's row of a1: the number is missing");
@@ -351,7 +351,7 @@ fn waiting_times_are_milliseconds() {
     let all = [("x-lognex-retry-timeinterval", "3000"), ("x-lognex-reset", "1500"), ("x-lognex-retry-after", "1200")];
     assert_eq!(wait(&all), Verdict::Retry(Some(Duration::from_millis(1200))));
     assert_eq!(wait(&all[..2]), Verdict::Retry(Some(Duration::from_millis(1500))));
-    assert_eq!(wait(&all[..1]), Verdict::Retry(Some(Duration::from_millis(3000))));
+    assert_eq!(wait(&all[..1]), Verdict::Retry(Some(Duration::from_secs(3))));
     assert_eq!(wait(&[("x-lognex-reset", "0"), ("retry-after", "2")]), Verdict::Retry(Some(Duration::from_secs(2))));
     assert_eq!(wait(&[("x-lognex-retry-after", "soon")]), Verdict::Retry(None));
 }
