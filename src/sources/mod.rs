@@ -18,6 +18,7 @@ use std::time::Duration;
 use crate::time::Timestamp;
 use crate::types::{Identity, Message, Need, Observation, Secret, Settings, Unreadable};
 
+pub mod bsale;
 pub mod jetti;
 pub mod kladana;
 pub mod signature;
@@ -35,7 +36,7 @@ pub struct Kind {
 }
 
 /// Every platform we know.
-pub const KINDS: &[Kind] = &[jetti::KIND, kladana::KIND];
+pub const KINDS: &[Kind] = &[bsale::KIND, jetti::KIND, kladana::KIND];
 
 /// Look a kind up by its name.
 pub fn kind(name: &str) -> Option<&'static Kind> {
