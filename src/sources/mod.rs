@@ -18,6 +18,9 @@ use std::time::Duration;
 use crate::time::Timestamp;
 use crate::types::{Identity, Message, Need, Observation, Secret, Settings, Unreadable};
 
+pub mod bsale;
+pub mod jetti;
+pub mod kladana;
 pub mod signature;
 
 /// One platform: how it is called in the configuration, and how an account on it is built.
@@ -33,7 +36,7 @@ pub struct Kind {
 }
 
 /// Every platform we know.
-pub const KINDS: &[Kind] = &[];
+pub const KINDS: &[Kind] = &[bsale::KIND, jetti::KIND, kladana::KIND];
 
 /// Look a kind up by its name.
 pub fn kind(name: &str) -> Option<&'static Kind> {
