@@ -241,4 +241,6 @@ impl Source for Generic {
 }
 
 #[cfg(test)]
+mod mistakes;
+#[cfg(test)]
 mod tests;

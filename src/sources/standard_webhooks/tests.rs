@@ -1,3 +1,5 @@
+#![expect(clippy::needless_pass_by_value, reason = "a test hands its settings over as a literal")]
+
 use proptest::prelude::*;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::{Value, json};
@@ -89,7 +91,7 @@ fn every_vector_passes_and_its_forgeries_do_not() {
         assert_eq!(genuine.check(&*source, &["whsec_b3RoZXI=", &key]), Ok(1), "{key}");
         for forged in [
             Request::new(&text("id"), ts, &signature, &body.replacen(':', ": ", 1)),
-            Request::new(&text("id"), ts, &signature, &body[..body.len() - 1]),
+            Request::new(&text("id"), ts, &signature, body.strip_suffix('}').expect("an object")),
             Request::new(&text("id"), ts + 1, &signature, &body),
             Request::new("msg_other", ts, &signature, &body),
         ] {
@@ -108,7 +110,7 @@ fn the_list_of_what_must_fail() {
     for unsigned in ["v1,", "v2,", "v1", "", "v1,***", &GOOD.replace("v1,", "v2,"), &GOOD.replace("v1,", "v1a,")] {
         assert_eq!(outcome(request(unsigned)), Err(Refusal::Unsigned), "{unsigned}");
     }
-    assert_eq!(outcome(request(&GOOD[.."v1,".len() + 8])), Err(Refusal::BadSignature));
+    assert_eq!(outcome(request("v1,g0hM9SsE")), Err(Refusal::BadSignature));
     for name in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
         assert_eq!(outcome(request(GOOD).without(name)), Err(Refusal::Unsigned), "{name}");
         assert_eq!(outcome(request(GOOD).with(name, " ")), Err(Refusal::Unsigned), "{name}");
