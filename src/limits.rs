@@ -87,6 +87,10 @@ pub const DELTAS_PENDING: usize = 32;
 pub const FACTS_PER_RECORD: usize = 200_000;
 /// Bytes kept of a dead letter's cause.
 pub const CAUSE_MAX_BYTES: usize = 300;
+/// Steps of a configured JSON pointer. The deepest known payload needs six.
+pub const POINTER_TOKENS_MAX: usize = 32;
+/// Signatures looked at in one message (key rotations send two or three): bounds what a forged header can cost.
+pub const SIGNATURES_PER_MESSAGE_MAX: usize = 16;
 /// Sources in one configuration: bounds the label values of the metrics.
 pub const SOURCES_MAX: usize = 256;
 /// Warehouses in one configuration: bounds the label values of the metrics.

@@ -399,3 +399,8 @@ pub fn build_info(revision: &'static str, target: &'static str) {
     gauge!("stockgate_build_info", "version" => env!("CARGO_PKG_VERSION"), "revision" => revision, "target" => target)
         .set(1.0);
 }
+
+/// Deliveries folded with one result: accepted, duplicate or conflict.
+pub fn folded(source: &str, result: DeliveryResult, count: u64) {
+    counter!("stockgate_deliveries_total", "source" => source.to_owned(), "result" => result.as_str()).increment(count);
+}
