@@ -18,7 +18,11 @@ use std::time::Duration;
 use crate::time::Timestamp;
 use crate::types::{Identity, Message, Need, Observation, Secret, Settings, Unreadable};
 
+pub mod json;
+pub mod shippingbo;
+pub mod shopify;
 pub mod signature;
+pub mod woocommerce;
 
 /// One platform: how it is called in the configuration, and how an account on it is built.
 #[derive(Clone, Copy)]
@@ -33,7 +37,7 @@ pub struct Kind {
 }
 
 /// Every platform we know.
-pub const KINDS: &[Kind] = &[];
+pub const KINDS: &[Kind] = &[shippingbo::KIND, shopify::KIND, woocommerce::KIND];
 
 /// Look a kind up by its name.
 pub fn kind(name: &str) -> Option<&'static Kind> {
@@ -115,8 +119,8 @@ pub trait Source: Send + Sync {
 pub struct Greeting {
     /// HTTP status.
     pub status: u16,
-    /// Plain text body.
-    pub body: &'static str,
+    /// Plain text body; may echo a challenge that the sender put into its query.
+    pub body: String,
 }
 
 /// Why a message is not taken for genuine. The client is told only "401"; the log and the metrics name this.
