@@ -121,11 +121,14 @@ impl Source for WooCommerce {
         })
     }
 
-    fn judge(&self, need: &Need, answer: &ApiAnswer<'_>, _now: Timestamp) -> Verdict {
+    fn judge(&self, need: &Need, answer: &ApiAnswer<'_>, now: Timestamp) -> Verdict {
         match (answer.status, NeedKey::parse(&need.key)) {
             // The shop itself says that the product is gone; a wrong address or a missing plugin answers otherwise.
             (404, Some(NeedKey::Stock(_))) if parse::is_gone(answer.body) => Verdict::Done,
             (404, _) => Verdict::GiveUp(format!("the shop knows nothing at {} (HTTP 404)", need.key)),
+            (429 | 500..=599, _) => {
+                Verdict::Retry(answer.headers.get("retry-after").and_then(|v| retry_after(v.trim(), now)))
+            }
             _ => judge_plainly(answer),
         }
     }
@@ -136,6 +139,14 @@ impl Source for WooCommerce {
             Some(NeedKey::Catalogue(item)) => parse::catalogue(item, body),
             None => Err(Unreadable(format!("no answer was expected for {}", need.key))),
         }
+    }
+}
+
+/// Seconds or an HTTP date: whichever the shop's host, or the proxy before it, prefers.
+fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
+    match text.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => Timestamp::parse_http_date(text).map(|at| at.since(now)),
     }
 }
 

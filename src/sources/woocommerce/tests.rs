@@ -290,6 +290,20 @@ fn a_product_that_the_shop_itself_calls_gone_is_deleted() {
 }
 
 #[test]
+fn a_host_may_say_when_as_seconds_or_as_a_date() {
+    let judge = |text: &str| {
+        let headers = HeaderList(vec![("retry-after", text)]);
+        let need = Need { key: "stock/1".into(), from: None };
+        let now = Timestamp::from_seconds(784_111_700);
+        source().judge(&need, &ApiAnswer { status: 503, headers: &headers, body: b"" }, now)
+    };
+    assert_eq!(judge(" 120 "), Verdict::Retry(Some(Duration::from_secs(120))));
+    assert_eq!(judge("Sun, 06 Nov 1994 08:49:37 GMT"), Verdict::Retry(Some(Duration::from_secs(77))));
+    assert_eq!(judge("Sun, 06 Nov 1994 08:00:00 GMT"), Verdict::Retry(Some(Duration::ZERO)));
+    assert_eq!(judge("later"), Verdict::Retry(None));
+}
+
+#[test]
 fn answers_are_read_for_what_was_asked() {
     let name = "woo-vneck-tee-red";
     assert_eq!(read("stock/794", PRODUCT), Ok(vec![sku("794", name), fact("794", Some(name), units(9), Some(MODIFIED))]));
