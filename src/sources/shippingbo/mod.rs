@@ -94,6 +94,9 @@ fn build(settings: &mut Settings) -> Box<dyn Source> {
     let counts = [("stock", Count::Stock), ("total_physical_stock", Count::TotalPhysicalStock)];
     let count = settings.choice("count", &counts).unwrap_or(Count::Stock);
     let slots = settings.flag("slots").unwrap_or(false);
+    if slots && settings.value("count").is_some() {
+        settings.problem("count", "is about Product, which slots = true does not count: remove one of them");
+    }
     let variations = settings.flag("variations").unwrap_or(false);
     if slots && variations {
         settings.problem("variations", "slots and variations describe the same units: count one of them");
@@ -138,7 +141,7 @@ impl Source for Shippingbo {
             Trust::Token => message.header("authorization").and_then(basic_token),
         };
         let given = given.ok_or(Refusal::Unsigned)?.as_bytes();
-        secrets.iter().position(|s| !s.is_empty() && same_secret(s.expose(), given)).ok_or(Refusal::BadSignature)
+        secrets.iter().position(|s| same_secret(s.expose(), given)).ok_or(Refusal::BadSignature)
     }
 
     fn identify(&self, message: &Message<'_>) -> Identity {

@@ -21,13 +21,6 @@ pub(super) enum Count {
 }
 
 impl Count {
-    fn measure(self) -> Measure {
-        match self {
-            Self::Stock => Measure::Available,
-            Self::TotalPhysicalStock => Measure::OnHand,
-        }
-    }
-
     fn field(self) -> &'static str {
         match self {
             Self::Stock => "stock",
@@ -45,6 +38,16 @@ pub(super) struct Rules {
     pub(super) slots: bool,
     /// ProductStockVariation counts; never together with `slots`.
     pub(super) variations: bool,
+}
+
+impl Rules {
+    /// The one measure that the source reports: slots hold what is there, promised or not.
+    fn measure(self) -> Measure {
+        match self.count {
+            Count::Stock if !self.slots => Measure::Available,
+            Count::Stock | Count::TotalPhysicalStock => Measure::OnHand,
+        }
+    }
 }
 
 /// The envelope of every hook.
@@ -134,7 +137,7 @@ pub(super) fn message(rules: Rules, body: &[u8]) -> Result<Vec<Observation>, Unr
     let irrelevant = |why: &str| Ok(vec![Observation::Irrelevant(why.to_owned())]);
     match class.as_ref() {
         PRODUCT => product(rules, &json::member("object", hook.object)?, deletion),
-        SLOT_CONTENT if rules.slots => slot(&json::member("object", hook.object)?, deletion),
+        SLOT_CONTENT if rules.slots => slot(rules, &json::member("object", hook.object)?, deletion),
         SLOT_CONTENT => irrelevant("a slot is not a warehouse (the setting `slots` would count it)"),
         VARIATION if rules.variations => variation(rules, &json::member("object", hook.object)?, deletion),
         VARIATION => irrelevant("a movement that the product's own number contains (see the setting `variations`)"),
@@ -148,7 +151,7 @@ pub(super) fn message(rules: Rules, body: &[u8]) -> Result<Vec<Observation>, Unr
 /// The account's number of a product.
 fn product(rules: Rules, object: &Object<'_>, deletion: bool) -> Result<Vec<Observation>, Unreadable> {
     let item = Item { id: json::id("id", object.id)?, sku: json::text(object.user_ref) };
-    let measure = if rules.slots { Measure::OnHand } else { rules.count.measure() };
+    let measure = rules.measure();
     if deletion {
         let fact = Fact { item, place: Place::Everywhere, measure, change: Change::Deleted, said: Said::default() };
         return Ok(vec![Observation::Fact(fact)]);
@@ -172,7 +175,7 @@ fn product(rules: Rules, object: &Object<'_>, deletion: bool) -> Result<Vec<Obse
 }
 
 /// What lies in one slot.
-fn slot(object: &Object<'_>, deletion: bool) -> Result<Vec<Observation>, Unreadable> {
+fn slot(rules: Rules, object: &Object<'_>, deletion: bool) -> Result<Vec<Observation>, Unreadable> {
     let item = Item { id: json::id("product_id", object.product_id)?, sku: json::text(object.product_user_ref) };
     let place = Place::At(json::id("warehouse_slot_id", object.warehouse_slot_id)?);
     let change = if deletion {
@@ -180,8 +183,8 @@ fn slot(object: &Object<'_>, deletion: bool) -> Result<Vec<Observation>, Unreada
     } else {
         json::quantity("stock", object.stock)?.map_or(Change::Untracked, Change::Absolute)
     };
-    let said = object.updated_at()?;
-    Ok(vec![Observation::Fact(Fact { item, place, measure: Measure::OnHand, change, said })])
+    let (measure, said) = (rules.measure(), object.updated_at()?);
+    Ok(vec![Observation::Fact(Fact { item, place, measure, change, said })])
 }
 
 /// One movement. What the deletion of its record does to the stock is not documented: the product is asked for.
@@ -195,7 +198,7 @@ fn variation(rules: Rules, object: &Object<'_>, deletion: bool) -> Result<Vec<Ob
     Ok(vec![Observation::Fact(Fact {
         item: Item { id, sku: json::text(object.product_user_ref) },
         place: Place::Default,
-        measure: rules.count.measure(),
+        measure: rules.measure(),
         change: Change::Delta(moved),
         said: said("created_at", object.created_at)?,
     })])
