@@ -21,12 +21,16 @@ use crate::types::{Identity, Message, Need, Observation, Secret, Settings, Unrea
 pub mod bsale;
 pub mod generic;
 pub mod jetti;
+pub mod json;
 pub mod kladana;
 pub mod mapping;
 pub mod moment;
 pub mod pointer;
+pub mod shippingbo;
+pub mod shopify;
 pub mod signature;
 pub mod standard_webhooks;
+pub mod woocommerce;
 
 /// One platform: how it is called in the configuration, and how an account on it is built.
 #[derive(Clone, Copy)]
@@ -41,7 +45,16 @@ pub struct Kind {
 }
 
 /// Every platform we know.
-pub const KINDS: &[Kind] = &[bsale::KIND, generic::KIND, jetti::KIND, kladana::KIND, standard_webhooks::KIND];
+pub const KINDS: &[Kind] = &[
+    bsale::KIND,
+    generic::KIND,
+    jetti::KIND,
+    kladana::KIND,
+    shippingbo::KIND,
+    shopify::KIND,
+    standard_webhooks::KIND,
+    woocommerce::KIND,
+];
 
 /// Look a kind up by its name.
 pub fn kind(name: &str) -> Option<&'static Kind> {
