@@ -5,6 +5,7 @@
 //! fold reads the journal instead. Either way it folds every record once, in order. What it does to the state is decided by
 //! [`step`] alone, so the state depends on the journal only, not on batches, checkpoints or restarts.
 
+mod facts;
 mod rules;
 mod step;
 
