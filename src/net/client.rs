@@ -206,7 +206,8 @@ impl Client {
 
     /// Open a connection of one's own, to be used for one request after the other.
     pub async fn connect(&self, base: &BaseUrl) -> Result<Connection, ClientError> {
-        match tokio::time::timeout(self.settings.limits.connect, open(&self.settings, base)).await {
+        // Boxed: the handshake's state is large, and most requests find a connection.
+        match tokio::time::timeout(self.settings.limits.connect, Box::pin(open(&self.settings, base))).await {
             Ok(result) => result,
             Err(_elapsed) => Err(ClientError::ConnectTimedOut),
         }

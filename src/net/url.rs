@@ -66,15 +66,20 @@ impl BaseUrl {
         if authority.as_str().contains('@') {
             return Err(UrlError::Userinfo);
         }
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-        if host.is_empty() || rustls::pki_types::ServerName::try_from(host.as_str()).is_err() {
+        let host = authority.host();
+        // Not `authority.port()`, which takes a number past 65535 for no port at all.
+        let port = match authority.as_str().strip_prefix(host) {
+            Some("") => Self::usual_port(https),
+            Some(port) => {
+                let number = port.strip_prefix(':').and_then(|digits| digits.parse().ok());
+                number.filter(|number| *number != 0).ok_or(UrlError::Unreadable)?
+            }
+            None => return Err(UrlError::Unreadable),
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+        if rustls::pki_types::ServerName::try_from(host.as_str()).is_err() {
             return Err(UrlError::Unreadable);
         }
-        let port = match authority.port() {
-            Some(port) => port.as_str().parse().map_err(|_| UrlError::Unreadable)?,
-            None if authority.as_str().ends_with(':') => return Err(UrlError::Unreadable),
-            None => Self::usual_port(https),
-        };
         Ok(Self { https, host, port, prefix: uri.path().trim_end_matches('/').to_owned() })
     }
 
@@ -177,6 +182,9 @@ mod tests {
             ("https://", UrlError::Unreadable),
             ("https://a.example:99999", UrlError::Unreadable),
             ("https://a.example:", UrlError::Unreadable),
+            ("https://a.example:0", UrlError::Unreadable),
+            ("https://:443", UrlError::Unreadable),
+            ("https://[::1", UrlError::Unreadable),
             ("https://a b.example", UrlError::Unreadable),
         ] {
             assert_eq!(BaseUrl::parse(text).err(), Some(why), "{text}");

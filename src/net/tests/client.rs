@@ -188,15 +188,17 @@ async fn nobody_there_is_told_apart() {
 #[tokio::test]
 async fn http_2_is_an_error_where_the_server_lacks_it() {
     let identity = identity();
-    let running = Running::start(Some(Arc::clone(&identity)), Limits::default(), echo).await;
-    // Our server has it, so what is tested is the other way round: a kept HTTP/2 connection serves any number of requests.
-    let client = pinned(&identity, Alpn::Http2);
-    for _ in 0..3 {
-        assert_eq!(client.send(&running.url("https"), get("/")).await.unwrap().status, StatusCode::OK);
-    }
-    running.stopped().await;
-    let error = client.connect(&BaseUrl::parse("https://127.0.0.1:1").unwrap()).await.err().unwrap();
-    assert!(error.never_sent(), "{error}");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = BaseUrl::parse(&format!("https://{}", listener.local_addr().unwrap())).unwrap();
+    let mut server = JoinSet::new();
+    let mut config = (*identity.config()).clone();
+    config.alpn_protocols.clear();
+    server.spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        tokio_rustls::TlsAcceptor::from(Arc::new(config)).accept(stream).await.is_ok()
+    });
+    let error = soon(pinned(&identity, Alpn::Http2).connect(&url)).await.err().unwrap();
+    assert!(matches!(error, ClientError::Protocol) && error.never_sent(), "{error}");
 }
 
 #[tokio::test]

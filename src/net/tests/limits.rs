@@ -20,6 +20,7 @@ async fn a_body_that_is_too_large_by_its_length_is_refused_and_the_client_can_re
     let reply = rest(&mut stream).await;
     assert!(reply.starts_with("HTTP/1.1 413"), "{reply}");
     assert!(reply.contains("connection: close"), "{reply}");
+    drop(stream);
     running.stopped().await;
 }
 
