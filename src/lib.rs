@@ -2,6 +2,7 @@
 
 pub mod limits;
 pub mod metrics;
+pub mod net;
 pub mod pipeline;
 pub mod sources;
 pub mod stock;
