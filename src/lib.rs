@@ -4,6 +4,7 @@ pub mod limits;
 pub mod metrics;
 pub mod net;
 pub mod pipeline;
+pub mod retry;
 pub mod sources;
 pub mod stock;
 pub mod store;

@@ -132,8 +132,6 @@ pub const API_IDLE_PER_HOST: usize = 8;
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 /// Pages one fetch may follow.
 pub const FETCH_PAGES_MAX: u32 = 2000;
-/// Attempts before a fetch becomes a dead letter.
-pub const FETCH_ATTEMPTS_MAX: u32 = 12;
 
 // ---- api --------------------------------------------------------------------------------------------------------
 
