@@ -36,29 +36,22 @@ pub(super) fn base_url(text: &str) -> Result<String, String> {
 }
 
 fn host_and_port(authority: &str) -> Result<(String, Option<u16>), String> {
-    let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((v6, after)) => {
-            let v6: Ipv6Addr = v6.parse().map_err(|_| "the part in brackets is not an IPv6 address")?;
-            let port =
-                if after.is_empty() { None } else { Some(after.strip_prefix(':').ok_or("has no port after its brackets")?) };
-            (format!("[{v6}]"), port)
-        }
-        None => {
-            let (host, port) = authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port)));
-            if host.parse::<IpAddr>().is_err() && !is_dns_name(host) {
-                return Err("has no valid host name".to_owned());
-            }
-            (host.to_ascii_lowercase(), port)
-        }
-    };
-    let port = match port {
-        None => None,
-        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
-            Some(digits.parse::<u16>().ok().filter(|p| *p != 0).ok_or("its port is not a number from 1 to 65535")?)
-        }
-        Some(_) => return Err("its port is not a number from 1 to 65535".to_owned()),
-    };
-    Ok((host, port))
+    if let Some((v6, after)) = authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        let v6: Ipv6Addr = v6.parse().map_err(|_| "the part in brackets is not an IPv6 address")?;
+        let port =
+            if after.is_empty() { None } else { Some(after.strip_prefix(':').ok_or("has no port after its brackets")?) };
+        return Ok((format!("[{v6}]"), port.map(port_number).transpose()?));
+    }
+    let (host, port) = authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port)));
+    if host.parse::<IpAddr>().is_err() && !is_dns_name(host) {
+        return Err("has no valid host name".to_owned());
+    }
+    Ok((host.to_ascii_lowercase(), port.map(port_number).transpose()?))
+}
+
+fn port_number(digits: &str) -> Result<u16, String> {
+    let number = if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse().ok() } else { None };
+    number.filter(|port| *port != 0).ok_or_else(|| "its port is not a number from 1 to 65535".to_owned())
 }
 
 fn is_loopback(host: &str) -> bool {

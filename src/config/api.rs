@@ -1,9 +1,10 @@
 //! `[source.<id>.api]`: where the platform's API is, with which credentials and how often it may be asked.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::secret::Many;
+use super::secret::{Many, Place};
 use super::{ApiConfig, Context, Findings, address, secret, sections, units};
 use crate::sources::{ApiProfile, Credentials, Kind, Source};
 use crate::types::Settings;
@@ -55,7 +56,7 @@ fn configured(
     found: &mut Findings,
 ) -> Option<ApiConfig> {
     let base_url = base_url(table, kind, profile);
-    let credentials = credentials(table, profile, context, found);
+    let (credentials, credential_files) = credentials(table, profile, context, found);
     let requests = table.whole("requests", 1, 1_000_000).and_then(|n| u32::try_from(n).ok());
     let per = units::time(table, "per", Duration::from_millis(100)..=WINDOW_MAX, profile.per);
     let gather = units::time(table, "gather", Duration::ZERO..=GATHER_MAX, profile.gather);
@@ -64,6 +65,7 @@ fn configured(
     Some(ApiConfig {
         base_url: base_url?,
         credentials,
+        credential_files,
         requests: requests.unwrap_or(profile.requests),
         per,
         gather,
@@ -85,23 +87,29 @@ fn base_url(table: &mut Settings, kind: &Kind, profile: &ApiProfile) -> Option<S
     address::base_url(&text).map_err(|why| table.problem("base_url", why)).ok()
 }
 
-fn credentials(table: &mut Settings, profile: &ApiProfile, context: &Context<'_>, found: &mut Findings) -> Credentials {
+/// Every credential of the profile, and the files of those that came from one.
+fn credentials(
+    table: &mut Settings,
+    profile: &ApiProfile,
+    context: &Context<'_>,
+    found: &mut Findings,
+) -> (Credentials, Vec<(String, PathBuf)>) {
     let mut credentials = Vec::new();
+    let mut files = Vec::new();
     for name in profile.credentials {
-        match secret::read(table, name, Many::One, context, found) {
-            None => {
-                let message = format!("missing: set {name}_file (a file that holds it) or {name}_env");
-                table.problem(name, message);
+        let Some(held) = secret::read(table, name, Many::One, context, found) else {
+            table.problem(name, format!("missing: set {name}_file (a file that holds it) or {name}_env"));
+            continue;
+        };
+        for one in held {
+            if one.secret.expose_str().is_none_or(|text| text.chars().any(char::is_control)) {
+                table.problem(&one.key, "must be one line of text: it is sent in a header");
             }
-            Some(held) => {
-                for one in held {
-                    if one.secret.expose_str().is_none_or(|text| text.chars().any(char::is_control)) {
-                        table.problem(&one.key, "must be one line of text: it is sent in a header");
-                    }
-                    credentials.push(((*name).to_owned(), one.secret));
-                }
+            credentials.push(((*name).to_owned(), one.secret));
+            if let Place::File(path) = one.from {
+                files.push(((*name).to_owned(), path));
             }
         }
     }
-    Credentials(credentials)
+    (Credentials(credentials), files)
 }

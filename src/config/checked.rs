@@ -215,7 +215,7 @@ impl LogFormat {
     }
 }
 
-fn word<T: PartialEq>(words: &[(&'static str, T)], value: T) -> &'static str {
+fn word<T: Copy + PartialEq>(words: &[(&'static str, T)], value: T) -> &'static str {
     words.iter().find(|(_, v)| *v == value).map_or("", |(word, _)| word)
 }
 
@@ -270,8 +270,10 @@ impl fmt::Debug for SourceConfig {
 pub struct ApiConfig {
     /// Scheme, host, port and path prefix, without a slash at the end; `https`, or `http` to this machine.
     pub base_url: String,
-    /// Every credential that the adapter names.
+    /// Every credential that the adapter names, as it was when the configuration was read.
     pub credentials: Credentials,
+    /// The files that credentials were read from, by name: a token of two hours is renewed there ([`super::read_secret`]).
+    pub credential_files: Vec<(String, PathBuf)>,
     /// Requests allowed in `per`.
     pub requests: u32,
     /// The window of `requests`.
@@ -291,7 +293,7 @@ impl fmt::Debug for ApiConfig {
             .field("per", &self.per)
             .field("gather", &self.gather)
             .field("ca", &self.ca_pem.is_some())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

@@ -55,7 +55,8 @@ pub use checked::{
 };
 pub use items::{BadRow, read_items};
 pub use masked::masked;
-pub use raw::{FIXED_KEYS, unknown_variables, variable};
+pub use raw::{FIXED_KEYS, Shape, unknown_variables, variable};
+pub use secret::read_secret;
 
 /// The documentation of every key: a configuration file that changes nothing.
 pub const DEFAULTS: &str = include_str!("defaults.toml");
@@ -95,7 +96,7 @@ impl fmt::Display for Located {
 /// A configuration that cannot be used: everything that is wrong with it, and the warnings found on the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// What must be mended, in the order of the lines; never empty.
+    /// What must be mended: the file's lines in their order, then other files; never empty.
     pub problems: Vec<Located>,
     /// What works but should not stay so.
     pub warnings: Vec<Located>,
@@ -208,16 +209,16 @@ struct Findings {
 }
 
 impl Findings {
-    fn problem(&mut self, path: &str, message: impl Into<String>) {
+    fn problem(&mut self, path: &str, message: impl AsRef<str>) {
         if self.unreadable.contains(path) {
             return;
         }
-        let located = self.origins.locate(path, message.into());
+        let located = self.origins.locate(path, message.as_ref());
         self.problems.push(located);
     }
 
-    fn warning(&mut self, path: &str, message: impl Into<String>) {
-        let located = self.origins.locate(path, message.into());
+    fn warning(&mut self, path: &str, message: impl AsRef<str>) {
+        let located = self.origins.locate(path, message.as_ref());
         self.warnings.push(located);
     }
 
@@ -241,8 +242,14 @@ impl Findings {
     }
 
     fn verdict(mut self, checked: Checked) -> Result<Loaded, Report> {
-        self.problems.sort_by(|a, b| (a.line, &a.path).cmp(&(b.line, &b.path)));
-        self.warnings.sort_by(|a, b| (a.line, &a.path).cmp(&(b.line, &b.path)));
+        // The configuration file first, in the order of its lines; then what it names and what stands outside of it.
+        let main = self.origins.file().to_owned();
+        let order = |a: &Located, b: &Located| {
+            let key = |one: &Located| (one.file != main, one.file.clone(), one.line, one.path.clone());
+            key(a).cmp(&key(b))
+        };
+        self.problems.sort_by(order);
+        self.warnings.sort_by(order);
         if self.problems.is_empty() {
             Ok((checked, self.warnings))
         } else {

@@ -79,8 +79,9 @@ pub(super) struct Origins {
 
 impl Origins {
     /// A finding at the place of `path`, or of its nearest parent that stands in the file.
-    pub(super) fn locate(&self, path: &str, message: String) -> Located {
-        let at = |file: &str, line| Located { file: file.to_owned(), line, path: path.to_owned(), message: message.clone() };
+    pub(super) fn locate(&self, path: &str, message: &str) -> Located {
+        let at =
+            |file: &str, line| Located { file: file.to_owned(), line, path: path.to_owned(), message: message.to_owned() };
         let mut place = path;
         loop {
             if let Some(from) = self.overridden.get(place) {
@@ -96,8 +97,13 @@ impl Origins {
         }
     }
 
-    /// The path without its problem, for a finding about the file as a whole.
-    fn syntax(&self, line: Option<usize>, message: String) -> Located {
+    /// The configuration file's name.
+    pub(super) fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// A finding about the file, not about a key.
+    fn whole_file(&self, line: Option<usize>, message: String) -> Located {
         Located { file: self.file.clone(), line, path: String::new(), message }
     }
 }
@@ -109,13 +115,7 @@ pub(super) fn read(text: &str, file: &str, inputs: &Inputs<'_>) -> Result<(Map<S
     let lines = Lines::of(text);
     let (tree, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        let located = errors.iter().map(|error| {
-            let line = error.span().map(|span| lines.at(span.start));
-            found.origins.syntax(line, format!("not valid TOML: {}", error.message()))
-        });
-        let mut problems: Vec<Located> = located.collect();
-        problems.sort_by_key(|p| p.line);
-        return Err(Report { problems, warnings: Vec::new() });
+        return Err(Report { problems: syntax(&errors, &lines, &found.origins), warnings: Vec::new() });
     }
     let mut root = table(tree.get_ref(), "", &lines, &mut found);
     for (key, shape) in FIXED_KEYS {
@@ -132,6 +132,22 @@ pub(super) fn read(text: &str, file: &str, inputs: &Inputs<'_>) -> Result<(Map<S
         }
     }
     Ok((root, found))
+}
+
+/// The first error of every line: what follows on the same line is the parser finding its feet again.
+fn syntax(errors: &[toml::de::Error], lines: &Lines, origins: &Origins) -> Vec<Located> {
+    let mut errors: Vec<(Option<usize>, &str)> =
+        errors.iter().map(|error| (error.span().map(|span| span.start), error.message())).collect();
+    errors.sort_unstable();
+    let mut problems: Vec<Located> = Vec::new();
+    for (start, message) in errors {
+        let line = start.map(|start| lines.at(start));
+        if problems.last().is_none_or(|before| before.line != line) {
+            let message = message.strip_suffix(", expected nothing").unwrap_or(message);
+            problems.push(origins.whole_file(line, format!("not valid TOML: {message}")));
+        }
+    }
+    problems
 }
 
 /// Lay one value over the tree.
@@ -162,12 +178,12 @@ fn table(tree: &DeTable<'_>, path: &str, lines: &Lines, found: &mut Findings) ->
     map
 }
 
-/// A TOML value as JSON. Dates become their text; what JSON cannot hold is reported.
+/// A TOML value as JSON; what JSON cannot hold is reported.
 fn plain(value: &Spanned<DeValue<'_>>, path: &str, lines: &Lines, found: &mut Findings) -> Value {
     match value.get_ref() {
         DeValue::String(text) => Value::String(text.clone().into_owned()),
         DeValue::Boolean(flag) => Value::Bool(*flag),
-        DeValue::Datetime(moment) => Value::String(moment.to_string()),
+        DeValue::Datetime(_) => found.unreadable(path, "is a date: no key takes one; a text needs quotes"),
         DeValue::Integer(number) => match whole(number.as_str(), number.radix()) {
             Some(number) => Value::Number(number),
             None => found.unreadable(path, "the number is out of range: an id this long needs quotes"),

@@ -3,6 +3,7 @@
 //! No message holds a part of a secret; so the type of a secret's value is checked here and not by `Settings`, whose
 //! messages show what they found.
 
+use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -12,12 +13,29 @@ use super::{Context, Findings, read_capped};
 use crate::limits;
 use crate::types::{Secret, Settings};
 
-/// A secret and where it was read: `/run/credentials/stockgate/shop`, `environment SHOP_SECRET`, `the configuration`.
+/// A secret and where it was read.
 pub(super) struct Held {
     pub(super) secret: Secret,
-    pub(super) from: String,
+    pub(super) from: Place,
     /// The key (with its index in a list) that named it.
     pub(super) key: String,
+}
+
+/// Where a secret was read.
+pub(super) enum Place {
+    File(PathBuf),
+    Variable(String),
+    Configuration,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Variable(name) => write!(f, "the environment variable {name}"),
+            Self::Configuration => f.write_str("the configuration"),
+        }
+    }
 }
 
 /// How many a name may stand for.
@@ -97,9 +115,9 @@ impl Origin<'_> {
         let outcome = match self.list_key.strip_prefix(self.name) {
             Some("_env") => from_environment(text, context),
             Some("") => {
-                let message = format!("a secret in the configuration is read by all who read it; use `{}_file`", self.name);
+                let message = format!("a secret in the configuration is read by all who read it: use `{}_file`", self.name);
                 found.warning(&path, message);
-                Ok((Secret::new(text), "the configuration".to_owned()))
+                Ok((Secret::new(text), Place::Configuration))
             }
             _ => from_file(text, &path, context, found),
         };
@@ -117,17 +135,23 @@ impl Origin<'_> {
     }
 }
 
-fn from_environment(name: &str, context: &Context<'_>) -> Result<(Secret, String), String> {
+fn from_environment(name: &str, context: &Context<'_>) -> Result<(Secret, Place), String> {
     let value = (context.env)(name).ok_or_else(|| format!("the environment variable {name} is not set"))?;
-    Ok((Secret::new(without_line_end(value.as_bytes())), format!("the environment variable {name}")))
+    Ok((Secret::new(without_line_end(value.as_bytes())), Place::Variable(name.to_owned())))
 }
 
-fn from_file(text: &str, key_path: &str, context: &Context<'_>, found: &mut Findings) -> Result<(Secret, String), String> {
+fn from_file(text: &str, key_path: &str, context: &Context<'_>, found: &mut Findings) -> Result<(Secret, Place), String> {
     let path = locate(text, context);
-    let shown = path.display();
-    let bytes = read_capped(&path, limits::SECRET_FILE_MAX_BYTES).map_err(|why| format!("{shown} cannot be read: {why}"))?;
+    let secret = read_secret(&path)?;
     warn_if_open(&path, key_path, found);
-    Ok((Secret::new(without_line_end(&bytes)), shown.to_string()))
+    Ok((secret, Place::File(path)))
+}
+
+/// Read a secret's file: the whole of it, without the line end that editors add. The error is a sentence with the path.
+pub fn read_secret(path: &Path) -> Result<Secret, String> {
+    let bytes = read_capped(path, limits::SECRET_FILE_MAX_BYTES);
+    let bytes = bytes.map_err(|why| format!("{} cannot be read: {why}", path.display()))?;
+    Ok(Secret::new(without_line_end(&bytes)))
 }
 
 /// A file that anyone on the machine may read holds no secret for long.
@@ -147,7 +171,6 @@ pub(super) fn locate(text: &str, context: &Context<'_>) -> PathBuf {
     handed.filter(|path| path.is_file()).unwrap_or_else(|| context.base_dir.join(text))
 }
 
-/// Editors and `echo` end a file with a newline, which is no part of the secret.
 fn without_line_end(mut bytes: &[u8]) -> &[u8] {
     while let [rest @ .., b'\r' | b'\n'] = bytes {
         bytes = rest;

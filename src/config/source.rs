@@ -15,7 +15,7 @@ use crate::types::{Network, Secret, Settings, Sku, SourceId, WarehouseId, closes
 /// The keys that this module reads itself, besides those of the secrets.
 const SHARED: &[&str] = &["kind", "warehouse", "locations", "items", "items_file", "allow", "api"];
 
-/// The source tables of the file by name. What is no table is left for the report.
+/// The source tables of the file, sorted by name. What is no table is reported.
 pub(super) fn tables(root: &mut Settings) -> Vec<(String, Map<String, Value>)> {
     let Some(mut sources) = root.table("source") else { return Vec::new() };
     let mut tables = Vec::new();
@@ -26,6 +26,7 @@ pub(super) fn tables(root: &mut Settings) -> Vec<(String, Map<String, Value>)> {
         }
     }
     root.absorb(sources.finish());
+    tables.sort_by(|(a, _), (b, _)| a.cmp(b));
     tables
 }
 
@@ -51,7 +52,11 @@ pub(super) fn read(
     let built = kind.map(|kind| (kind, build(kind, &path, &own, &shared_keys, found)));
     let mut api = None;
     if let Some((kind, adapter)) = &built {
-        let trust = Trust { secret: secrets.is_some(), token: token.is_some(), allow: !allow.is_empty() };
+        let trust = Trust {
+            secret: secrets.is_some(),
+            token: gives(&settings, &secret::keys_of("token", Many::One)),
+            allow: !allow.is_empty(),
+        };
         check_trust(kind, adapter.as_ref(), &trust, &path, found);
         api = api::read(&mut settings, kind, adapter.as_ref(), context, found);
     } else {
@@ -59,7 +64,8 @@ pub(super) fn read(
     }
     found.absorb(settings.finish());
     let (kind, adapter) = built?;
-    let (secrets, secrets_from) = secrets.unwrap_or_default().into_iter().map(|held| (held.secret, held.from)).unzip();
+    let (secrets, secrets_from) =
+        secrets.unwrap_or_default().into_iter().map(|held| (held.secret, held.from.to_string())).unzip();
     Some(SourceConfig {
         id: id?,
         kind,
@@ -70,10 +76,15 @@ pub(super) fn read(
         items,
         secrets,
         secrets_from,
-        token: token.flatten(),
+        token,
         allow,
         api,
     })
+}
+
+/// Is one of these keys there, good or bad?
+fn gives(settings: &Settings, keys: &[String]) -> bool {
+    settings.keys().iter().any(|key| keys.contains(key))
 }
 
 fn shared_keys() -> Vec<String> {
@@ -202,7 +213,9 @@ fn items_file(settings: &mut Settings, file: &str, context: &Context<'_>, found:
 fn check_secrets(settings: &mut Settings, held: &[Held], found: &mut Findings) {
     if held.len() > limits::SECRETS_MAX {
         let message = format!("{} secrets are too many: at most {} at a time", held.len(), limits::SECRETS_MAX);
-        settings.problem("secret_files", message);
+        // The key of a list, without the index of its element.
+        let key = held.first().and_then(|one| one.key.split('[').next()).unwrap_or("secret_files");
+        settings.problem(key, message);
     }
     for one in held.iter().filter(|one| one.secret.expose().len() < limits::SECRET_SHORT_BYTES) {
         let message = format!("the secret from {} is shorter than {} bytes", one.from, limits::SECRET_SHORT_BYTES);
@@ -210,10 +223,9 @@ fn check_secrets(settings: &mut Settings, held: &[Held], found: &mut Findings) {
     }
 }
 
-/// The path token: `None` without a key for it, `Some(None)` when what the key gives cannot be used.
-fn token(settings: &mut Settings, context: &Context<'_>, found: &mut Findings) -> Option<Option<Secret>> {
-    let held = secret::read(settings, "token", Many::One, context, found)?.into_iter().next();
-    let Some(held) = held else { return Some(None) };
+/// The path token, when there is one that can be used.
+fn token(settings: &mut Settings, context: &Context<'_>, found: &mut Findings) -> Option<Secret> {
+    let held = secret::read(settings, "token", Many::One, context, found)?.into_iter().next()?;
     let bytes = held.secret.expose();
     if bytes.len() < limits::TOKEN_MIN_BYTES || bytes.len() > limits::NAME_MAX_BYTES {
         let (least, most) = (limits::TOKEN_MIN_BYTES, limits::NAME_MAX_BYTES);
@@ -222,7 +234,7 @@ fn token(settings: &mut Settings, context: &Context<'_>, found: &mut Findings) -
         settings
             .problem(&held.key, "the token is a path segment: only letters, digits, `-`, `.`, `_` and `~` can stand in it");
     }
-    Some(Some(held.secret))
+    Some(held.secret)
 }
 
 fn networks(settings: &mut Settings) -> Vec<Network> {

@@ -9,7 +9,7 @@ use crate::types::Settings;
 pub(super) fn time_text(duration: Duration) -> String {
     let millis = duration.as_millis();
     let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
-    match units.iter().find(|(unit, _)| millis != 0 && millis % unit == 0) {
+    match units.iter().find(|(unit, _)| millis != 0 && millis.is_multiple_of(*unit)) {
         Some((unit, name)) => format!("{}{name}", millis / unit),
         None => format!("{millis}ms"),
     }
@@ -18,7 +18,7 @@ pub(super) fn time_text(duration: Duration) -> String {
 /// `1MiB`: the largest unit that leaves no rest.
 pub(super) fn size_text(bytes: u64) -> String {
     let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    match units.iter().find(|(unit, _)| bytes != 0 && bytes % unit == 0) {
+    match units.iter().find(|(unit, _)| bytes != 0 && bytes.is_multiple_of(*unit)) {
         Some((unit, name)) => format!("{}{name}", bytes / unit),
         None => format!("{bytes}B"),
     }
