@@ -12,7 +12,7 @@
 //! * What wins: command line, then `STOCKGATE__SECTION__KEY` in the environment, then the file, then the default. The
 //!   environment and the command line reach the fixed sections ([`FIXED_KEYS`]), not the sources.
 //! * Secrets come from files or the environment. One written into the file itself works, with a warning. No secret is in a
-//!   message, in `Debug`, in [`masked`] or in the policy.
+//!   message, in `Debug`, in [`masked()`] or in the policy.
 //! * The module does not know the platforms: it takes the keys that all sources share out of a source's table and hands the
 //!   rest to the platform's own `build`, which refuses what it does not know.
 //!

@@ -136,6 +136,11 @@ impl Origin<'_> {
 }
 
 fn from_environment(name: &str, context: &Context<'_>) -> Result<(Secret, Place), String> {
+    // What cannot be a name may be the secret itself, in the wrong key: it is not repeated.
+    let first_is_letter = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    if !first_is_letter || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        return Err("is not the name of an environment variable".to_owned());
+    }
     let value = (context.env)(name).ok_or_else(|| format!("the environment variable {name} is not set"))?;
     Ok((Secret::new(without_line_end(value.as_bytes())), Place::Variable(name.to_owned())))
 }

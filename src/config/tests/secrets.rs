@@ -157,6 +157,10 @@ fn a_mistyped_secret_is_not_shown() {
     }
     let told = problems(&format!("{SHOP}secret_env = \"GOOD\"\nsecrt = \"hunter2hunter2\"\n")).join("\n");
     assert!(told.contains("did you mean `secret`?") && !told.contains("hunter2"), "{told}");
+    assert_eq!(
+        problems(&format!("{SHOP}secret_env = \"hunter2+hunter2\"\n")),
+        ["stockgate.toml:4: source.shop.secret_env: is not the name of an environment variable"]
+    );
     let told = problems(&format!("{SHOP}secret = hunter2hunter2\n")).join("\n");
     assert!(told.contains("not valid TOML") && !told.contains("hunter2"), "{told}");
 }

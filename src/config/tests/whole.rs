@@ -1,5 +1,6 @@
 //! A good configuration, read as a whole.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -161,6 +162,8 @@ fn certificate_and_key_are_read_at_once() {
     let (cert, key) = ("-----BEGIN CERTIFICATE-----\n", "-----BEGIN PRIVATE KEY-----\nhunter2\n");
     std::fs::write(directory.path().join("cert.pem"), cert).expect("written");
     std::fs::write(directory.path().join("key.pem"), key).expect("written");
+    let open = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(directory.path().join("key.pem"), open).expect("set");
     let text = "[tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\nnames = [\"x.example\"]\n";
     let (checked, warned) = parse_in(text, directory.path(), &[]).expect("good");
     let TlsChoice::Files { certificate_pem, key_pem, .. } = &checked.tls else { panic!("files") };
