@@ -8,6 +8,7 @@ pub(super) fn of(checked: &Checked) -> Policy {
         let policy = SourcePolicy {
             kind: source.kind.name.to_owned(),
             settings: source.settings.clone(),
+            api: source.api.is_some(),
             warehouse: source.warehouse.clone(),
             locations: source.locations.clone(),
             items: source.items.clone(),
@@ -18,5 +19,5 @@ pub(super) fn of(checked: &Checked) -> Policy {
         let authority = warehouse.authority.iter().map(|source| source.as_str().to_owned()).collect();
         (id.as_str().to_owned(), WarehousePolicy { authority, low: warehouse.low.map(|low| low.to_string()) })
     });
-    Policy { sources: sources.collect(), warehouses: warehouses.collect() }
+    Policy { sources: sources.collect(), warehouses: warehouses.collect(), ..Policy::default() }
 }

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! {"v":1,
-//!  "sources":{"<source>":{"kind":"shopify","settings":{..},"warehouse":"main"|null,
+//!  "sources":{"<source>":{"kind":"shopify","settings":{..},"api":true,"warehouse":"main"|null,
 //!                         "locations":{"<platform's id>|*":"<warehouse>"},"items":{"<platform's id>":"<SKU>"}}},
 //!  "warehouses":{"<warehouse>":{"authority":["<source>"],"low":"5"|null}}}
 //! ```
@@ -26,27 +26,44 @@ const VERSION: u32 = 1;
 pub const ANY_LOCATION: &str = "*";
 
 /// What deliveries mean.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Policy {
+    /// Version of the text's form.
+    pub v: u32,
     /// By source name.
     pub sources: BTreeMap<String, SourcePolicy>,
     /// By warehouse name: every warehouse that the configuration names.
     pub warehouses: BTreeMap<String, WarehousePolicy>,
 }
 
+/// Today's version, and no source.
+impl Default for Policy {
+    fn default() -> Self {
+        Self { v: VERSION, sources: BTreeMap::new(), warehouses: BTreeMap::new() }
+    }
+}
+
 /// How one source's deliveries are read.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourcePolicy {
     /// The platform: a name in the list of kinds.
     pub kind: String,
     /// The adapter's own table, as `build` takes it. Never a secret.
+    #[serde(default)]
     pub settings: Map<String, Value>,
+    /// True when the platform's API is configured, so that it can be asked.
+    #[serde(default)]
+    pub api: bool,
     /// The warehouse of facts that name no location.
+    #[serde(default)]
     pub warehouse: Option<WarehouseId>,
     /// The platform's location ids, verbatim; [`ANY_LOCATION`] for those not listed.
+    #[serde(default)]
     pub locations: BTreeMap<String, WarehouseId>,
     /// The platform's item ids, verbatim.
+    #[serde(default)]
     pub items: BTreeMap<String, Sku>,
 }
 
@@ -62,17 +79,11 @@ impl SourcePolicy {
 #[serde(deny_unknown_fields)]
 pub struct WarehousePolicy {
     /// Sources by falling authority; empty: the newest stamp decides.
+    #[serde(default)]
     pub authority: Vec<String>,
     /// A level at or below this quantity (its decimal text) counts as low; `None`: nothing does.
+    #[serde(default)]
     pub low: Option<String>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written<S, W> {
-    v: u32,
-    sources: S,
-    warehouses: W,
 }
 
 /// Why a text is not a policy.
@@ -90,8 +101,7 @@ impl std::error::Error for BadPolicy {}
 impl Policy {
     /// The one text of this policy: compact JSON, keys sorted at every depth.
     pub fn to_canonical(&self) -> String {
-        let written = Written { v: VERSION, sources: &self.sources, warehouses: &self.warehouses };
-        let mut value = serde_json::to_value(written).expect("maps from text to plain values are always JSON");
+        let mut value = serde_json::to_value(self).expect("maps from text to plain values are always JSON");
         // Objects are sorted already unless some dependency turns on serde_json's `preserve_order`.
         value.sort_all_objects();
         value.to_string()
@@ -108,8 +118,7 @@ impl Policy {
         if v != VERSION {
             return Err(BadPolicy(format!("version {v} is of another release; this one reads version {VERSION}")));
         }
-        let Written { v: _, sources, warehouses } = serde_json::from_str(text).map_err(bad)?;
-        Ok(Self { sources, warehouses })
+        serde_json::from_str(text).map_err(bad)
     }
 }
 
@@ -127,12 +136,14 @@ mod tests {
         let shop = SourcePolicy {
             kind: "shopify".to_owned(),
             settings,
+            api: true,
             warehouse: None,
             locations: BTreeMap::from([("53716844710".to_owned(), warehouse("east")), ("*".to_owned(), warehouse("main"))]),
             items: BTreeMap::from([("271878346596884015".to_owned(), Sku::new("SKU-1").expect("a valid SKU"))]),
         };
         let main = WarehousePolicy { authority: vec!["shop".to_owned()], low: Some("2.5".to_owned()) };
         Policy {
+            v: VERSION,
             sources: BTreeMap::from([("shop".to_owned(), shop)]),
             warehouses: BTreeMap::from([("main".to_owned(), main), ("east".to_owned(), WarehousePolicy::default())]),
         }
@@ -143,7 +154,7 @@ mod tests {
         // Journals hold this text: changing it needs a new version.
         assert_eq!(
             sample().to_canonical(),
-            r#"{"sources":{"shop":{"items":{"271878346596884015":"SKU-1"},"kind":"shopify","locations":{"*":"main","53716844710":"east"},"settings":{"alpha":"x","zeta":{"a":[true,2.5],"b":1}},"warehouse":null}},"v":1,"warehouses":{"east":{"authority":[],"low":null},"main":{"authority":["shop"],"low":"2.5"}}}"#
+            r#"{"sources":{"shop":{"api":true,"items":{"271878346596884015":"SKU-1"},"kind":"shopify","locations":{"*":"main","53716844710":"east"},"settings":{"alpha":"x","zeta":{"a":[true,2.5],"b":1}},"warehouse":null}},"v":1,"warehouses":{"east":{"authority":[],"low":null},"main":{"authority":["shop"],"low":"2.5"}}}"#
         );
     }
 
@@ -151,6 +162,17 @@ mod tests {
     fn it_reads_back_from_its_text() {
         let policy = sample();
         assert_eq!(Policy::from_json(&policy.to_canonical()), Ok(policy));
+    }
+
+    #[test]
+    fn what_a_policy_leaves_out_has_one_meaning() {
+        let brief = r#"{"v":1,"sources":{"shop":{"kind":"shopify"}},"warehouses":{"main":{}}}"#;
+        let policy = Policy::from_json(brief).expect("a policy");
+        assert_eq!(
+            policy.to_canonical(),
+            r#"{"sources":{"shop":{"api":false,"items":{},"kind":"shopify","locations":{},"settings":{},"warehouse":null}},"v":1,"warehouses":{"main":{"authority":[],"low":null}}}"#
+        );
+        assert_eq!(Policy::from_json(&Policy::default().to_canonical()), Ok(Policy::default()));
     }
 
     #[test]

@@ -62,6 +62,7 @@ fn an_api_takes_what_the_platform_says_unless_told_otherwise() {
         ("https://api.example.com", 30, Duration::from_secs(60), Duration::from_secs(2))
     );
     assert_eq!(api.ca_pem, None);
+    assert!(checked.policy.sources["crm"].api, "the fold may ask");
 }
 
 #[test]
@@ -69,8 +70,8 @@ fn the_policy_is_what_deliveries_mean_and_nothing_else() {
     assert_eq!(
         checked(SHOP).policy.to_canonical(),
         concat!(
-            r#"{"sources":{"feed":{"items":{},"kind":"unsigned","locations":{},"settings":{},"warehouse":"main"},"#,
-            r#""shop":{"items":{"271878346596884015":"SKU-1"},"kind":"signed","locations":{"*":"main","53716844710":"east"},"#,
+            r#"{"sources":{"feed":{"api":false,"items":{},"kind":"unsigned","locations":{},"settings":{},"warehouse":"main"},"#,
+            r#""shop":{"api":false,"items":{"271878346596884015":"SKU-1"},"kind":"signed","locations":{"*":"main","53716844710":"east"},"#,
             r#""settings":{"map":{"sku":"/sku"},"tolerance":"10m","topics":["b","a"]},"warehouse":null}},"v":1,"#,
             r#""warehouses":{"east":{"authority":[],"low":null},"main":{"authority":["shop","feed"],"low":"2.5"}}}"#
         )
