@@ -32,7 +32,12 @@ pub(super) fn base_url(text: &str) -> Result<String, String> {
         return Err("must start with https:// (http is allowed to this machine only)".to_owned());
     }
     let port = port.map(|p| format!(":{p}")).unwrap_or_default();
-    Ok(format!("{scheme}://{host}{port}{}", path.trim_end_matches('/')))
+    let url = format!("{scheme}://{host}{port}{}", path.trim_end_matches('/'));
+    // What the client is going to parse must be parsable: its rules for a path are stricter than ours.
+    if url.parse::<http::Uri>().is_err() {
+        return Err("holds a character that must be %-encoded".to_owned());
+    }
+    Ok(url)
 }
 
 fn host_and_port(authority: &str) -> Result<(String, Option<u16>), String> {
@@ -114,6 +119,7 @@ mod tests {
             ("https://a..b", "has no valid host name"),
             ("https://shop.example.com:0", "its port is not a number from 1 to 65535"),
             ("https://shop.example.com:", "its port is not a number from 1 to 65535"),
+            ("https://shop.example.com/a`b", "holds a character that must be %-encoded"),
             ("https://[::1]9", "has no port after its brackets"),
         ] {
             assert_eq!(base_url(text), Err(why.to_owned()), "{text}");
