@@ -139,3 +139,24 @@ pub const FETCH_PAGES_MAX: u32 = 2000;
 pub const PAGE_ROWS_MAX: usize = 1000;
 /// Rows in one page when the client does not say.
 pub const PAGE_ROWS: usize = 100;
+
+// ---- configuration ----------------------------------------------------------------------------------------------
+
+/// Largest configuration file in bytes. Mappings of many items belong in an `items_file`.
+pub const CONFIG_MAX_BYTES: u64 = 4 * 1024 * 1024;
+/// Largest file that holds a secret, in bytes: past it, it is another file.
+pub const SECRET_FILE_MAX_BYTES: u64 = 64 * 1024;
+/// Largest certificate, key or authority bundle in bytes; a system's whole bundle is about 250 KiB.
+pub const PEM_FILE_MAX_BYTES: u64 = 2 * 1024 * 1024;
+/// Largest `items_file` in bytes.
+pub const ITEMS_FILE_MAX_BYTES: u64 = 16 * 1024 * 1024;
+/// Items one source may map in its configuration: they are part of every policy record; `map import` has no such bound.
+pub const ITEMS_CONFIGURED_MAX: usize = 100_000;
+/// Secrets of one source: each costs one HMAC for every forged request. A rotation needs two.
+pub const SECRETS_MAX: usize = 8;
+/// A signing secret shorter than this, in bytes, is warned about.
+pub const SECRET_SHORT_BYTES: usize = 8;
+/// Shortest path token in bytes: 16 characters of hex are 64 bits, out of reach of guessing over a network.
+pub const TOKEN_MIN_BYTES: usize = 16;
+/// Networks in the address list of one source; the list is walked for every request.
+pub const NETWORKS_MAX: usize = 256;

@@ -154,10 +154,7 @@ impl Fetcher {
             let sent_at = time::now();
             let mut builder = Request::get(&request.target).header(header::USER_AGENT, "stockgate");
             for (name, value) in &request.headers {
-                let mut value = match header::HeaderValue::from_str(value) {
-                    Ok(value) => value,
-                    Err(_) => return Attempt::Later(None),
-                };
+                let Ok(mut value) = header::HeaderValue::from_str(value) else { return Attempt::Later(None) };
                 value.set_sensitive(true);
                 builder = builder.header(*name, value);
             }
@@ -209,15 +206,7 @@ impl Fetcher {
         }
     }
 
-    async fn keep(
-        &self,
-        need: &Need,
-        answers: Seq,
-        sent_at: Timestamp,
-        page: u32,
-        last: bool,
-        answer: &Answer,
-    ) -> Attempt {
+    async fn keep(&self, need: &Need, answers: Seq, sent_at: Timestamp, page: u32, last: bool, answer: &Answer) -> Attempt {
         let body = RecordBody::Fetched(Fetched {
             source: &self.source.name,
             need: need.clone(),

@@ -21,11 +21,9 @@ use crate::net::body::BodyError;
 use crate::net::serve::{Handler, Incoming, Outgoing};
 use crate::sources::{Refusal, Source, signature};
 use crate::store::codec::encode_record;
-use crate::store::journal::{Appender, Refused};
+use crate::store::journal::{Appender, Pending, Refused};
 use crate::time;
-use crate::types::{
-    Delivery, DeliveryKey, HeaderList, Headers, Identity, Message, Network, Record, RecordBody, Secret, SourceId,
-};
+use crate::types::{Delivery, DeliveryKey, HeaderList, Identity, Message, Network, Record, RecordBody, Secret, SourceId};
 
 /// At most one log line about refused deliveries in so many seconds, for each source.
 const WARN_EVERY_SECONDS: i64 = 60;
@@ -142,12 +140,36 @@ impl Ingest {
         }
         let held = match body.read().await {
             Ok(held) => held,
-            Err(error) => return unread(route, &error),
+            Err(error) => return unread(route, error),
         };
         let arrived = time::instant();
-        let message = Message { query: &query, headers: &headers, body: &held, received_at: time::now() };
+        let pending = match self.take(route, peer, &query, &headers, &held) {
+            Ok(pending) => pending,
+            Err(answer) => return *answer,
+        };
+        // the record holds its own copy: the share of the body budget goes back now, the queue has its own bound
+        drop(held);
+        match pending.durable().await {
+            Ok(_) => {
+                route.meters.ack(arrived.elapsed());
+                status(StatusCode::from_u16(route.adapter.success_status()).unwrap_or(StatusCode::OK))
+            }
+            Err(refused) => busy(route, refused),
+        }
+    }
+
+    /// Greet, authenticate, identify and queue a message; or the answer that ends it here.
+    fn take(
+        &self,
+        route: &Route,
+        peer: IpAddr,
+        query: &str,
+        headers: &http::HeaderMap,
+        body: &[u8],
+    ) -> Result<Pending, Box<Outgoing>> {
+        let message = Message { query, headers, body, received_at: time::now() };
         if let Some(greeting) = route.adapter.greet("POST", &message) {
-            return plain(greeting.status, greeting.body);
+            return Err(Box::new(plain(greeting.status, greeting.body)));
         }
         match route.adapter.authenticate(&message, &route.secrets) {
             Ok(index) => route.meters.secret(index),
@@ -160,24 +182,10 @@ impl Ingest {
                 route.warn(peer, refusal);
                 let mut answer = status(StatusCode::UNAUTHORIZED);
                 answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Signature"));
-                return answer;
+                return Err(Box::new(answer));
             }
         }
-        let record = record(route, &message);
-        // the record holds its own copy: the share of the body budget goes back now, the queue has its own bound
-        drop(held);
-        let pending = match self.journal.append(record) {
-            Ok(pending) => pending,
-            Err(refused) => return busy(route, refused),
-        };
-        match pending.durable().await {
-            Ok(_) => {
-                route.meters.ack(arrived.elapsed());
-                let ok = StatusCode::from_u16(route.adapter.success_status()).unwrap_or(StatusCode::OK);
-                status(ok)
-            }
-            Err(refused) => busy(route, refused),
-        }
+        self.journal.append(record(route, &message)).map_err(|refused| Box::new(busy(route, refused)))
     }
 }
 
@@ -221,7 +229,7 @@ fn readable(id: &[u8]) -> String {
     String::from_utf8_lossy(id).chars().filter(|c| !c.is_control()).take(NAME_MAX_BYTES / 4).collect()
 }
 
-fn unread(route: &Route, error: &BodyError) -> Outgoing {
+fn unread(route: &Route, error: BodyError) -> Outgoing {
     match error {
         BodyError::TooLarge => {
             route.meters.delivery(DeliveryResult::TooLarge);

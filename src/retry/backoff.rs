@@ -28,6 +28,7 @@ fn mix(seed: u64) -> u64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "small numbers in tests")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -246,7 +246,8 @@ impl Folder {
         if json == state.meta.policy {
             return Ok(());
         }
-        let Ok(policy) = Policy::from_json(json) else { return Ok(()) };
+        // a policy of a form that this program does not know must not be folded by guessing: an older program stops here
+        let policy = Policy::from_json(json).map_err(|error| StoreError::Row(format!("policy in record {seq}: {error}")))?;
         json.clone_into(&mut state.meta.policy);
         let old = std::mem::replace(&mut self.rules, Rules::compile(&policy, state));
         let numbers: Vec<u16> = state.meta.warehouses.iter().map(|(number, _)| number).collect();
