@@ -82,17 +82,23 @@ impl DeliveryResult {
     }
 }
 
-/// Install the recorder and describe every metric. Call once; a second call in one process returns `None`.
-pub fn install() -> Option<PrometheusHandle> {
-    let recorder = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)
-        .and_then(|b| b.set_buckets_for_metric(Matcher::Suffix("_records".to_owned()), RECORDS))
-        .ok()?
-        .build_recorder();
-    let handle = recorder.handle();
-    metrics::set_global_recorder(recorder).ok()?;
-    describe();
-    Some(handle)
+/// The process's recorder: installed, with every metric described, at the first call.
+pub fn install() -> PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE
+        .get_or_init(|| {
+            let recorder = PrometheusBuilder::new()
+                .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)
+                .and_then(|b| b.set_buckets_for_metric(Matcher::Suffix("_records".to_owned()), RECORDS))
+                .expect("neither list of buckets is empty")
+                .build_recorder();
+            let handle = recorder.handle();
+            if metrics::set_global_recorder(recorder).is_ok() {
+                describe();
+            }
+            handle
+        })
+        .clone()
 }
 
 fn describe() {
