@@ -113,3 +113,5 @@ pub const FETCH_ATTEMPTS_MAX: u32 = 12;
 pub const PAGE_ROWS_MAX: usize = 1000;
 /// Rows in one page when the client does not say.
 pub const PAGE_ROWS: usize = 100;
+/// Bytes of a dead letter's body that are shown; a fetched answer may have 32 MiB.
+pub const DEAD_BODY_SHOWN_MAX_BYTES: usize = 256 * 1024;
