@@ -3,6 +3,7 @@
 pub mod api;
 pub mod limits;
 pub mod metrics;
+pub mod net;
 pub mod sources;
 pub mod stock;
 pub mod store;

@@ -23,6 +23,12 @@ pub const CONNECTIONS_MAX: usize = 512;
 pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 128;
 /// HTTP/2 streams at once on a connection: bounds what one connection can make us buffer.
 pub const H2_STREAMS_MAX: u32 = 64;
+/// HTTP/2 receive window of one stream in bytes: a body of 1 MiB still moves at 640 KB/s over 100 ms.
+pub const H2_STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+/// HTTP/2 receive window of a connection: what one client can make us hold before a handler has asked for it.
+pub const H2_CONNECTION_WINDOW_BYTES: u32 = 128 * 1024;
+/// Bytes that hyper buffers for one connection in each direction, body included; above [`HEADERS_MAX_BYTES`].
+pub const HTTP_BUFFER_BYTES: usize = 64 * 1024;
 
 // ---- how long a client may take ---------------------------------------------------------------------------------
 
@@ -38,6 +44,20 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 pub const RETRY_AFTER_SECONDS: u64 = 5;
 /// How long a stop waits for requests that are under way. Below systemd's `TimeoutStopSec=30s`.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A response that the client does not take: closed when no byte could be written for this long.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long to read on after closing our side, when part of a request was left unread: a close with unread bytes is a
+/// reset, and a reset can take the answer (413) away from the client before it has read it.
+pub const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two HTTP/2 pings: finds clients that vanished without a FIN.
+pub const H2_PING_PERIOD: Duration = Duration::from_secs(30);
+/// How long an HTTP/2 ping may stay unanswered.
+pub const H2_PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// First and longest pause of the accept loop when the system has no descriptor or memory for a connection.
+pub const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(50);
+/// See [`ACCEPT_PAUSE_MIN`], which doubles up to this.
+pub const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 // ---- journal ----------------------------------------------------------------------------------------------------
 
@@ -100,6 +120,10 @@ pub const API_BODY_MAX_BYTES: usize = 32 * 1024 * 1024;
 pub const API_TIMEOUT: Duration = Duration::from_secs(30);
 /// Resolving, connecting and shaking hands with an API host.
 pub const API_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// An unused API connection is kept this long; below the 60 s after which common servers close theirs.
+pub const API_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Unused API connections kept for one host.
+pub const API_IDLE_PER_HOST: usize = 8;
 /// Longest wait that a platform's `Retry-After` can impose.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 /// Pages one fetch may follow.
