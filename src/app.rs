@@ -377,9 +377,11 @@ async fn append_policy(appender: &Appender, policy: &str) -> Result<(), Refused>
 }
 
 fn make_data_directory(path: &Path) -> Result<(), StartError> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| {
-        StartError::DataDirectory(format!("the data directory {} cannot be made: {error}", path.display()))
-    })
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| StartError::DataDirectory(format!("the data directory {} cannot be made: {error}", path.display())))
 }
 
 /// Open the state; one that is beyond repair is set aside and made anew from the journal.
@@ -435,7 +437,12 @@ fn infos(config: &Checked) -> Vec<SourceInfo> {
         path: format!("/in/{}{}", s.id, if s.token.is_some() { "/***" } else { "" }),
         signed: s.adapter.signed(),
         warehouse: s.warehouse.as_ref().map(ToString::to_string),
-        authority: config.warehouses.iter().filter(|(_, w)| w.authority.contains(&s.id)).map(|(id, _)| id.to_string()).collect(),
+        authority: config
+            .warehouses
+            .iter()
+            .filter(|(_, w)| w.authority.contains(&s.id))
+            .map(|(id, _)| id.to_string())
+            .collect(),
     };
     config.sources.iter().map(info).collect()
 }
@@ -475,7 +482,9 @@ fn current_credentials(as_read: &Credentials, files: &[(String, std::path::PathB
         let (_, path) = files.iter().find(|(n, _)| n == name)?;
         config::read_secret(path).ok().filter(|secret| !secret.is_empty())
     };
-    Credentials(as_read.0.iter().map(|(name, secret)| (name.clone(), renewed(name).unwrap_or_else(|| secret.clone()))).collect())
+    Credentials(
+        as_read.0.iter().map(|(name, secret)| (name.clone(), renewed(name).unwrap_or_else(|| secret.clone()))).collect(),
+    )
 }
 
 /// Runs a worker for each source that can be asked; starts them anew when the configuration changes.
@@ -503,11 +512,16 @@ async fn fetch_workers(
                     break;
                 }
                 Some(ended) = workers.join_next() => log_panic(ended),
-                _ = stop.wait_for(|stop| *stop) => {
+                () = stopped(&mut stop) => {
                     workers.shutdown().await;
                     return;
                 }
             }
         }
     }
+}
+
+/// Returns when a stop was asked for, or nobody is left to ask for one.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    drop(stop.wait_for(|stop| *stop).await);
 }

@@ -1,5 +1,6 @@
 //! stockgate: an inventory gateway for a warehouse. (The picture and the invariants come here.)
 
+pub mod api;
 pub mod app;
 pub mod config;
 pub mod limits;

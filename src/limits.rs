@@ -160,3 +160,5 @@ pub const SECRET_SHORT_BYTES: usize = 8;
 pub const TOKEN_MIN_BYTES: usize = 16;
 /// Networks in the address list of one source; the list is walked for every request.
 pub const NETWORKS_MAX: usize = 256;
+/// Bytes of a dead letter's body that are shown; a fetched answer may have 32 MiB.
+pub const DEAD_BODY_SHOWN_MAX_BYTES: usize = 256 * 1024;

@@ -6,6 +6,8 @@
 
 #![expect(clippy::disallowed_macros, reason = "this is the one module that names metrics")]
 
+use std::sync::OnceLock;
+
 use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
@@ -164,13 +166,6 @@ fn describe() {
     describe_gauge!("stockgate_config_last_reload_success_timestamp_seconds", "When a configuration was last taken.");
     describe_gauge!("stockgate_ready", "1 when /readyz says ready.");
     describe_gauge!("stockgate_build_info", "Always 1; the labels say what is running.");
-    describe_counter!("process_cpu_seconds_total", Unit::Seconds, "User and system CPU time spent.");
-    describe_gauge!("process_resident_memory_bytes", Unit::Bytes, "Resident memory.");
-    describe_gauge!("process_virtual_memory_bytes", Unit::Bytes, "Virtual memory.");
-    describe_gauge!("process_open_fds", "Open file descriptors.");
-    describe_gauge!("process_max_fds", "Limit of open file descriptors.");
-    describe_gauge!("process_threads", "Threads.");
-    describe_gauge!("process_start_time_seconds", Unit::Seconds, "When the process started.");
 }
 
 /// The handles of one source, made when it is configured.
@@ -252,6 +247,11 @@ pub fn source_silence(source: &str, silence: std::time::Duration) {
 pub fn journal_commit(took: std::time::Duration, records: u64, head: u64) {
     histogram!("stockgate_journal_commit_duration_seconds").record(took.as_secs_f64());
     histogram!("stockgate_journal_commit_records").record(float(records));
+    gauge!("stockgate_journal_head").set(float(head));
+}
+
+/// The newest journal record; also before the first commit of this process.
+pub fn journal_head(head: u64) {
     gauge!("stockgate_journal_head").set(float(head));
 }
 
@@ -409,4 +409,54 @@ pub fn build_info(revision: &'static str, target: &'static str) {
 /// Deliveries folded with one result: accepted, duplicate or conflict.
 pub fn folded(source: &str, result: DeliveryResult, count: u64) {
     counter!("stockgate_deliveries_total", "source" => source.to_owned(), "result" => result.as_str()).increment(count);
+}
+
+/// Figures of our own process; `None` where the system does not say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ProcessFigures {
+    /// User and system CPU time, in hundredths of a second.
+    pub cpu_centis: Option<u64>,
+    /// Resident memory.
+    pub resident_bytes: Option<u64>,
+    /// Virtual memory.
+    pub virtual_bytes: Option<u64>,
+    /// Threads.
+    pub threads: Option<u64>,
+    /// Open file descriptors.
+    pub open_fds: Option<u64>,
+    /// Limit of open file descriptors.
+    pub max_fds: Option<u64>,
+    /// When the process started.
+    pub started: crate::time::Timestamp,
+}
+
+/// The figures in the text format, under the names that every Prometheus client library uses. Written here and not recorded:
+/// the recorder's counters are whole numbers, and CPU seconds are not.
+pub fn process_text(figures: &ProcessFigures) -> String {
+    let hundredths = |n: u64| format!("{}.{:02}", n / 100, n % 100);
+    let plain = |n: Option<u64>| n.map(|n| n.to_string());
+    let started = u64::try_from(figures.started.0).unwrap_or(0) / 10_000;
+    let series: [(&str, &str, &str, Option<String>); 7] = [
+        (
+            "process_cpu_seconds_total",
+            "counter",
+            "Total user and system CPU time spent in seconds.",
+            figures.cpu_centis.map(hundredths),
+        ),
+        ("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", plain(figures.resident_bytes)),
+        ("process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", plain(figures.virtual_bytes)),
+        ("process_open_fds", "gauge", "Number of open file descriptors.", plain(figures.open_fds)),
+        ("process_max_fds", "gauge", "Maximum number of open file descriptors.", plain(figures.max_fds)),
+        ("process_threads", "gauge", "Number of threads.", plain(figures.threads)),
+        (
+            "process_start_time_seconds",
+            "gauge",
+            "Start time of the process since the epoch in seconds.",
+            Some(hundredths(started)),
+        ),
+    ];
+    let known = series.into_iter().filter_map(|(name, kind, help, value)| Some((name, kind, help, value?)));
+    known.fold(String::new(), |text, (name, kind, help, value)| {
+        text + &format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n")
+    })
 }

@@ -307,12 +307,18 @@ async fn serve_h1<H: Handler>(
     mut stop: watch::Receiver<bool>,
 ) -> hyper::Result<()> {
     let builder = shared.http1.clone();
+    let idle = Arc::clone(&marks);
     let service = service_fn(move |request| answer(Arc::clone(&shared), peer, Arc::clone(&marks), request));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     tokio::select! {
         result = connection.as_mut() => return result,
-        () = stopped(&mut stop) => connection.as_mut().graceful_shutdown(),
+        () = stopped(&mut stop) => {}
     }
+    if !idle.answering.load(Ordering::Relaxed) {
+        // Idle, so what an earlier request left unread has been read since: a stop need not linger for it.
+        idle.unread.store(false, Ordering::Relaxed);
+    }
+    connection.as_mut().graceful_shutdown();
     connection.await
 }
 
@@ -409,6 +415,7 @@ async fn answer<H: Handler>(
 ) -> Result<Outgoing, Infallible> {
     let (parts, body) = request.into_parts();
     marks.unread.store(false, Ordering::Relaxed);
+    marks.answering.store(true, Ordering::Relaxed);
     let body = Body::wire(body, &shared.rules, &marks);
     let mut response = if target_length(&parts.uri) > limits::TARGET_MAX_BYTES {
         drop(body);
@@ -435,6 +442,7 @@ async fn answer<H: Handler>(
             plain(StatusCode::INTERNAL_SERVER_ERROR)
         })
     };
+    marks.answering.store(false, Ordering::Relaxed);
     if parts.version <= Version::HTTP_11 && marks.broken.load(Ordering::Relaxed) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }

@@ -19,6 +19,8 @@ pub(super) struct Marks {
     pub(super) unread: AtomicBool,
     /// Reading a body failed: no further request can follow on an HTTP/1 connection.
     pub(super) broken: AtomicBool,
+    /// A handler is at work.
+    pub(super) answering: AtomicBool,
 }
 
 enum Socket {

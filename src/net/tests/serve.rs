@@ -222,15 +222,17 @@ async fn a_socket_that_was_bound_elsewhere_is_served() {
 }
 
 #[tokio::test]
-async fn unread_bodies_do_not_disturb_the_next_request() {
-    let running =
-        Running::start(None, Limits::default(), |_request: Incoming| async { outgoing(StatusCode::NOT_FOUND, "") }).await;
+async fn unread_bodies_disturb_neither_the_next_request_nor_a_stop() {
+    // Only a stop that does not linger is faster than our patience.
+    let limits = Limits { linger: PATIENCE * 10, drain: PATIENCE * 10, ..Limits::default() };
+    let running = Running::start(None, limits, |_request: Incoming| async { outgoing(StatusCode::NOT_FOUND, "") }).await;
     let mut stream = running.raw().await;
     for _ in 0..2 {
         stream.write_all(b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello").await.unwrap();
         assert!(head(&mut stream).await.starts_with("HTTP/1.1 404"));
     }
     running.stopped().await;
+    drop(stream);
 }
 
 #[tokio::test]

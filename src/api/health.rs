@@ -1,0 +1,88 @@
+//! Is it alive, is it ready?
+//!
+//! `/livez` says that the process answers. `/readyz` says that a delivery sent now would be acknowledged and folded; it is
+//! what a load balancer or an update script asks. It turns 503 when a stop begins, before the listeners close.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http::StatusCode;
+
+use super::Context;
+use super::params::Params;
+use super::problem::{Answer, text};
+
+/// Share of the journal's queue, in percent, from which on the gateway is not ready.
+const QUEUE_FULL_PERCENT: u64 = 90;
+
+/// What the rest of the program reports about itself. Starts as not ready: nothing is loaded, no fold runs.
+#[derive(Debug, Default)]
+pub struct Health {
+    certificate: AtomicBool,
+    fold: AtomicBool,
+    draining: AtomicBool,
+}
+
+impl Health {
+    /// The public listener has a certificate.
+    pub fn certificate_loaded(&self, is: bool) {
+        self.certificate.store(is, Ordering::Release);
+    }
+
+    /// The fold's thread runs. Whoever runs it takes this back when it ends, however it ends.
+    pub fn fold_alive(&self, is: bool) {
+        self.fold.store(is, Ordering::Release);
+    }
+
+    /// A stop began; there is no way back.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+}
+
+/// One thing that must be well.
+pub(super) struct Check {
+    name: &'static str,
+    /// What is wrong, when something is.
+    problem: Option<String>,
+}
+
+/// Everything that `/readyz` looks at.
+pub(super) fn checks(context: &Context) -> Vec<Check> {
+    let health = &context.health;
+    let (queued, capacity) = (context.appender.queued(), context.appender.capacity() as u64);
+    let full = queued.saturating_mul(100) >= capacity.saturating_mul(QUEUE_FULL_PERCENT);
+    let check = |name, ok: bool, problem: &str| Check { name, problem: (!ok).then(|| problem.to_owned()) };
+    vec![
+        check("journal", context.journal.healthy(), "cannot be written: nothing is acknowledged until its file opens again"),
+        check("queue", !full, &format!("{queued} of {capacity} records wait for the journal")),
+        check("certificate", health.certificate.load(Ordering::Acquire), "none is loaded"),
+        check("fold", health.fold.load(Ordering::Acquire), "it does not run: deliveries are kept, levels stand still"),
+        check("draining", !health.draining.load(Ordering::Acquire), "the gateway is stopping"),
+    ]
+}
+
+/// True when every check is well.
+pub(super) fn is_ready(context: &Context) -> bool {
+    checks(context).iter().all(|check| check.problem.is_none())
+}
+
+/// `/livez`.
+pub(super) fn live() -> Answer {
+    Ok(text(StatusCode::OK, "ok\n".to_owned()))
+}
+
+/// `/readyz` and `/healthz`: what is wrong is always listed, what is well with `?verbose`.
+pub(super) fn ready(context: &Context, params: &Params) -> Answer {
+    let checks = checks(context);
+    let ready = checks.iter().all(|check| check.problem.is_none());
+    let mut body = String::new();
+    for check in checks {
+        match check.problem {
+            Some(problem) => body.push_str(&format!("{}: failed: {problem}\n", check.name)),
+            None if params.flag("verbose") => body.push_str(&format!("{}: ok\n", check.name)),
+            None => {}
+        }
+    }
+    body.push_str(if ready { "ok\n" } else { "not ready\n" });
+    Ok(text(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, body))
+}

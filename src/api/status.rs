@@ -1,0 +1,131 @@
+//! The gateway at a glance.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use data_encoding::HEXLOWER;
+use serde::Serialize;
+
+use super::problem::{Answer, json};
+use super::{Context, Shared, health};
+use crate::store::codec::decode_record;
+use crate::store::journal::Journal;
+use crate::store::state::State;
+use crate::time::{self, Timestamp};
+use crate::types::Seq;
+
+#[derive(Serialize)]
+pub(super) struct JournalFigures {
+    /// The newest durable record.
+    pub(super) head: Seq,
+    /// The oldest record still kept.
+    oldest: Seq,
+    retained_bytes: u64,
+    file_bytes: u64,
+    healthy: bool,
+    /// Records waiting for the next commit.
+    queued: u64,
+    queue_capacity: usize,
+}
+
+#[derive(Serialize)]
+pub(super) struct FoldFigures {
+    /// Every record up to here is folded.
+    pub(super) cursor: Seq,
+    pub(super) lag_records: u64,
+    /// Time of the newest folded record.
+    folded_at: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Ledger {
+    /// The last ledger number.
+    pub(super) sequence: u64,
+    /// The link of its entry: who keeps a copy can tell later whether the ledger is still the same.
+    link: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct Status {
+    pub(super) version: &'static str,
+    started: String,
+    pub(super) uptime_seconds: u64,
+    pub(super) ready: bool,
+    pub(super) journal: JournalFigures,
+    pub(super) fold: FoldFigures,
+    pub(super) ledger: Ledger,
+    state_file_bytes: u64,
+    pub(super) levels: u64,
+    warehouses: usize,
+    sources: usize,
+    pub(super) dead_letters: u64,
+    pub(super) fetch_tasks: usize,
+    deliveries_remembered: u64,
+}
+
+/// How far the fold is behind: records, and the age of the oldest of them.
+pub(super) fn lag(cursor: Seq, journal: &Journal, now: Timestamp) -> (u64, Duration) {
+    let records = journal.head().saturating_sub(cursor);
+    if records == 0 {
+        return (0, Duration::ZERO);
+    }
+    let age = match journal.get(cursor.saturating_add(1)) {
+        Ok(Some(bytes)) => decode_record(&bytes).map(|record| now.since(record.at)).unwrap_or_default(),
+        Ok(None) => Duration::ZERO,
+        Err(error) => {
+            tracing::debug!(%error, "the oldest record that is not folded cannot be read");
+            Duration::ZERO
+        }
+    };
+    (records, age)
+}
+
+impl Status {
+    /// Gather everything; `since` is when the process started and how long ago.
+    pub(super) fn of(state: &State, context: &Context, since: (Timestamp, Duration), configured: usize) -> Self {
+        let journal = &context.journal;
+        let meta = &state.meta;
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            started: since.0.to_string(),
+            uptime_seconds: since.1.as_secs(),
+            ready: health::is_ready(context),
+            journal: JournalFigures {
+                head: journal.head(),
+                oldest: journal.oldest(),
+                retained_bytes: journal.retained_bytes(),
+                file_bytes: journal.file_bytes(),
+                healthy: journal.healthy(),
+                queued: context.appender.queued(),
+                queue_capacity: context.appender.capacity(),
+            },
+            fold: FoldFigures {
+                cursor: meta.cursor,
+                lag_records: journal.head().saturating_sub(meta.cursor),
+                folded_at: super::stock::when(meta.folded_at),
+            },
+            ledger: Ledger { sequence: meta.ledger, link: HEXLOWER.encode(&meta.link) },
+            state_file_bytes: state.file_bytes(),
+            levels: state.warehouses().map(|(_, totals)| totals.levels).sum(),
+            warehouses: state.warehouses().count(),
+            sources: configured,
+            dead_letters: state.dead_counts().values().sum(),
+            fetch_tasks: state.tasks().len(),
+            deliveries_remembered: state.deliveries_remembered(),
+        }
+    }
+}
+
+impl Shared {
+    /// When the process started and how long ago.
+    pub(super) fn since(&self) -> (Timestamp, Duration) {
+        (self.started, time::instant().saturating_duration_since(self.began))
+    }
+}
+
+/// `GET /api/v1/status`.
+pub(super) async fn status(shared: &Arc<Shared>) -> Answer {
+    let (since, configured) = (shared.since(), shared.configured().len());
+    let status = shared.read(move |state, context| Ok(Status::of(state, context, since, configured))).await?;
+    Ok(json(&status))
+}
