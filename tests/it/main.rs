@@ -9,8 +9,11 @@
 
 mod durability;
 mod gateway;
+mod hostile;
+mod http;
 mod load;
 mod lockfile;
 mod process;
+mod raw;
 mod rust_source;
 mod tidy;
