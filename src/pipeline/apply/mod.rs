@@ -11,7 +11,7 @@ mod step;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -22,12 +22,9 @@ pub use step::{Folder, Tally};
 use crate::limits::{CHECKPOINT_RECORDS, FOLD_QUEUE_BATCHES, FOLD_STEP_RECORDS, JOURNAL_BATCH_BYTES};
 use crate::store::StoreError;
 use crate::store::journal::{Batch, Journal};
-use crate::store::state::State;
+use crate::store::state::SharedState;
 use crate::time;
 use crate::types::Seq;
-
-/// The state as everyone shares it: the fold writes, readers read.
-pub type SharedState = Arc<RwLock<State>>;
 
 enum Message {
     Batch(Batch),
