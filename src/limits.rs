@@ -107,6 +107,10 @@ pub const DELTAS_PENDING: usize = 32;
 pub const FACTS_PER_RECORD: usize = 200_000;
 /// Bytes kept of a dead letter's cause.
 pub const CAUSE_MAX_BYTES: usize = 300;
+/// Steps of a configured JSON pointer. The deepest known payload needs six.
+pub const POINTER_TOKENS_MAX: usize = 32;
+/// Signatures looked at in one message (key rotations send two or three): bounds what a forged header can cost.
+pub const SIGNATURES_PER_MESSAGE_MAX: usize = 16;
 /// Sources in one configuration: bounds the label values of the metrics.
 pub const SOURCES_MAX: usize = 256;
 /// Warehouses in one configuration: bounds the label values of the metrics.
@@ -128,8 +132,6 @@ pub const API_IDLE_PER_HOST: usize = 8;
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 /// Pages one fetch may follow.
 pub const FETCH_PAGES_MAX: u32 = 2000;
-/// Attempts before a fetch becomes a dead letter.
-pub const FETCH_ATTEMPTS_MAX: u32 = 12;
 
 // ---- api --------------------------------------------------------------------------------------------------------
 
@@ -137,5 +139,26 @@ pub const FETCH_ATTEMPTS_MAX: u32 = 12;
 pub const PAGE_ROWS_MAX: usize = 1000;
 /// Rows in one page when the client does not say.
 pub const PAGE_ROWS: usize = 100;
+
+// ---- configuration ----------------------------------------------------------------------------------------------
+
+/// Largest configuration file in bytes. Mappings of many items belong in an `items_file`.
+pub const CONFIG_MAX_BYTES: u64 = 4 * 1024 * 1024;
+/// Largest file that holds a secret, in bytes: past it, it is another file.
+pub const SECRET_FILE_MAX_BYTES: u64 = 64 * 1024;
+/// Largest certificate, key or authority bundle in bytes; a system's whole bundle is about 250 KiB.
+pub const PEM_FILE_MAX_BYTES: u64 = 2 * 1024 * 1024;
+/// Largest `items_file` in bytes.
+pub const ITEMS_FILE_MAX_BYTES: u64 = 16 * 1024 * 1024;
+/// Items one source may map in its configuration: they are part of every policy record; `map import` has no such bound.
+pub const ITEMS_CONFIGURED_MAX: usize = 100_000;
+/// Secrets of one source: each costs one HMAC for every forged request. A rotation needs two.
+pub const SECRETS_MAX: usize = 8;
+/// A signing secret shorter than this, in bytes, is warned about.
+pub const SECRET_SHORT_BYTES: usize = 8;
+/// Shortest path token in bytes: 16 characters of hex are 64 bits, out of reach of guessing over a network.
+pub const TOKEN_MIN_BYTES: usize = 16;
+/// Networks in the address list of one source; the list is walked for every request.
+pub const NETWORKS_MAX: usize = 256;
 /// Bytes of a dead letter's body that are shown; a fetched answer may have 32 MiB.
 pub const DEAD_BODY_SHOWN_MAX_BYTES: usize = 256 * 1024;

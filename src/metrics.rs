@@ -6,6 +6,8 @@
 
 #![expect(clippy::disallowed_macros, reason = "this is the one module that names metrics")]
 
+use std::sync::OnceLock;
+
 use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
@@ -82,17 +84,23 @@ impl DeliveryResult {
     }
 }
 
-/// Install the recorder and describe every metric. Call once; a second call in one process returns `None`.
-pub fn install() -> Option<PrometheusHandle> {
-    let recorder = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)
-        .and_then(|b| b.set_buckets_for_metric(Matcher::Suffix("_records".to_owned()), RECORDS))
-        .ok()?
-        .build_recorder();
-    let handle = recorder.handle();
-    metrics::set_global_recorder(recorder).ok()?;
-    describe();
-    Some(handle)
+/// The process's recorder: installed, with every metric described, at the first call.
+pub fn install() -> PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE
+        .get_or_init(|| {
+            let recorder = PrometheusBuilder::new()
+                .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)
+                .and_then(|b| b.set_buckets_for_metric(Matcher::Suffix("_records".to_owned()), RECORDS))
+                .expect("neither list of buckets is empty")
+                .build_recorder();
+            let handle = recorder.handle();
+            if metrics::set_global_recorder(recorder).is_ok() {
+                describe();
+            }
+            handle
+        })
+        .clone()
 }
 
 fn describe() {
@@ -396,6 +404,11 @@ pub fn ready(is: bool) {
 pub fn build_info(revision: &'static str, target: &'static str) {
     gauge!("stockgate_build_info", "version" => env!("CARGO_PKG_VERSION"), "revision" => revision, "target" => target)
         .set(1.0);
+}
+
+/// Deliveries folded with one result: accepted, duplicate or conflict.
+pub fn folded(source: &str, result: DeliveryResult, count: u64) {
+    counter!("stockgate_deliveries_total", "source" => source.to_owned(), "result" => result.as_str()).increment(count);
 }
 
 /// Figures of our own process; `None` where the system does not say.

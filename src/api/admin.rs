@@ -37,7 +37,8 @@ async fn body<T: DeserializeOwned>(call: Call) -> Result<T, Problem> {
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
     }
     let held = call.body.read().await?;
-    serde_json::from_slice(&held).map_err(|error| Problem::bad_request(format!("the body is not what this resource takes: {error}")))
+    serde_json::from_slice(&held)
+        .map_err(|error| Problem::bad_request(format!("the body is not what this resource takes: {error}")))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

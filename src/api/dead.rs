@@ -13,9 +13,9 @@ use super::stock::when;
 use super::{Call, Shared, admin};
 use crate::limits::DEAD_BODY_SHOWN_MAX_BYTES;
 use crate::store::codec::decode_record;
-use crate::store::rows::{Cause, DeadLetter};
+use crate::store::rows::{Cause, DeadLetter, ParkedFact, Remains};
 use crate::store::state::State;
-use crate::types::{Decision, Delivery, DeliveryKey, Need, Record, RecordBody, closest};
+use crate::types::{Change, Decision, Delivery, DeliveryKey, Fact, Need, Place, Record, RecordBody, closest};
 
 #[derive(Serialize)]
 struct Letter {
@@ -28,6 +28,10 @@ struct Letter {
     record: u64,
     /// Position of the fact in its record; `null` when the whole record is meant.
     part: Option<u32>,
+    /// What the fact says, when one fact is meant: `item 42 at 7: 5`.
+    fact: Option<String>,
+    /// Older numbers of the same item and place that this one stands for.
+    replaces: u64,
     /// The platform's id of the item or location that has no mapping yet.
     waits_for: Option<String>,
 }
@@ -41,10 +45,36 @@ impl Letter {
             cause: letter.cause.as_str(),
             detail: letter.detail.clone(),
             record: letter.record,
-            part: letter.part,
+            part: parked(letter).map(|p| p.part),
+            fact: parked(letter).map(|p| fact_words(&p.fact)),
+            replaces: letter.replaces,
             waits_for: Some(letter.waits_for.clone()).filter(|text| !text.is_empty()),
         }
     }
+}
+
+fn parked(letter: &DeadLetter) -> Option<&ParkedFact> {
+    match &letter.remains {
+        Remains::Fact(parked) => Some(parked),
+        Remains::Record(_) => None,
+    }
+}
+
+/// A fact in a line.
+fn fact_words(fact: &Fact) -> String {
+    let place = match &fact.place {
+        Place::Default => String::new(),
+        Place::At(location) => format!(" at {location}"),
+        Place::Everywhere => " everywhere".to_owned(),
+    };
+    let number = match fact.change {
+        Change::Absolute(q) => q.to_string(),
+        Change::Delta(q) if q.is_negative() => format!("moved by {q}"),
+        Change::Delta(q) => format!("moved by +{q}"),
+        Change::Untracked => "untracked".to_owned(),
+        Change::Deleted => "deleted".to_owned(),
+    };
+    format!("item {}{place}: {number}", fact.item.id)
 }
 
 #[derive(Serialize)]
@@ -146,10 +176,30 @@ enum Decoded {
         headers: BTreeMap<String, String>,
         body: Body,
     },
-    Fetched { received: String, source: String, need: String, from: Option<String>, sent: Option<String>, page: u32, body: Body },
-    FetchFailed { received: String, source: String, need: String, from: Option<String>, why: String },
-    Policy { received: String, body: Body },
-    Decision { received: String, decision: String },
+    Fetched {
+        received: String,
+        source: String,
+        need: String,
+        from: Option<String>,
+        sent: Option<String>,
+        page: u32,
+        body: Body,
+    },
+    FetchFailed {
+        received: String,
+        source: String,
+        need: String,
+        from: Option<String>,
+        why: String,
+    },
+    Policy {
+        received: String,
+        body: Body,
+    },
+    Decision {
+        received: String,
+        decision: String,
+    },
 }
 
 impl Decoded {
@@ -219,11 +269,16 @@ fn missing(id: u64) -> Problem {
 pub(super) async fn show(shared: &Arc<Shared>, call: &Call) -> Answer {
     let id = number(call.segment(0), "the id of a dead letter")?;
     let shown = shared
-        .read(move |state, _| {
+        .read(move |state, context| {
             let letter = state.dead_letter(id)?.ok_or_else(|| missing(id))?;
-            let (decoded, record_problem) = match decode_record(&letter.bytes) {
-                Ok(record) => (Some(Decoded::of(&record)), None),
-                Err(error) => (None, Some(error.to_string())),
+            let bytes = match &letter.remains {
+                Remains::Record(bytes) => Some(bytes.clone()),
+                Remains::Fact(_) => context.journal.get(letter.record)?,
+            };
+            let (decoded, record_problem) = match bytes.as_deref().map(decode_record) {
+                Some(Ok(record)) => (Some(Decoded::of(&record)), None),
+                Some(Err(error)) => (None, Some(error.to_string())),
+                None => (None, Some("the raw delivery has aged out of the journal; its fact is kept".to_owned())),
             };
             Ok(Shown { letter: Letter::of(state, id, &letter), decoded, record_problem })
         })

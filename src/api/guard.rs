@@ -33,8 +33,8 @@ pub(super) fn check(method: &Method, headers: &HeaderMap, names: &[String]) -> R
             .and_then(|origin| origin.split_once("://"))
             .is_some_and(|(_, authority)| host.is_some_and(|host| host.eq_ignore_ascii_case(authority))),
     };
-    let same_site = !headers.contains_key("sec-fetch-site")
-        || matches!(text(headers, "sec-fetch-site"), Some("same-origin" | "none"));
+    let same_site =
+        !headers.contains_key("sec-fetch-site") || matches!(text(headers, "sec-fetch-site"), Some("same-origin" | "none"));
     if same_origin && same_site {
         return Ok(());
     }
@@ -73,7 +73,9 @@ mod tests {
 
     #[test]
     fn a_name_that_was_rebound_to_this_machine_is_refused() {
-        for good in ["127.0.0.1:9780", "[::1]:9780", "localhost", "LOCALHOST:9780", "x.localhost.", "BOX.example:1", "192.0.2.7"] {
+        for good in
+            ["127.0.0.1:9780", "[::1]:9780", "localhost", "LOCALHOST:9780", "x.localhost.", "BOX.example:1", "192.0.2.7"]
+        {
             assert_eq!(asked(&Method::GET, &[("host", good)]), None, "{good}");
         }
         for bad in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "[::1", "", "evillocalhost"] {
@@ -92,6 +94,10 @@ mod tests {
         }
         assert_eq!(asked(&Method::POST, &[host, ("sec-fetch-site", "cross-site")]), Some(403));
         assert_eq!(asked(&Method::POST, &[host, ("sec-fetch-site", "same-origin")]), None);
-        assert_eq!(asked(&Method::GET, &[host, ("origin", "http://evil.example")]), None, "reads are kept from it by the browser");
+        assert_eq!(
+            asked(&Method::GET, &[host, ("origin", "http://evil.example")]),
+            None,
+            "reads are kept from it by the browser"
+        );
     }
 }

@@ -18,7 +18,8 @@ table{border-collapse:collapse;margin:.5rem 0 1.5rem}th,td{padding:.2rem .8rem .
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}.bad{color:#b00}";
 
 /// Only the style above, no frames around it, no referrer for the links.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// `GET /`.
 pub(super) async fn page(shared: &Arc<Shared>) -> Answer {
@@ -31,7 +32,15 @@ pub(super) async fn page(shared: &Arc<Shared>) -> Answer {
                 .map(|(name, t)| {
                     let counts = [t.in_stock, t.out, t.low, t.negative].map(|n| n.to_string());
                     let [in_stock, out, low, negative] = counts;
-                    [name.to_owned(), sum_text(t.units), in_stock, out, low, negative, when(t.last_event).unwrap_or_default()]
+                    [
+                        name.to_owned(),
+                        sum_text(t.units),
+                        in_stock,
+                        out,
+                        low,
+                        negative,
+                        when(t.last_event).unwrap_or_default(),
+                    ]
                 })
                 .collect();
             Ok(html(&status, &warehouses, &sources::all(state, configured, now)))
@@ -86,12 +95,7 @@ fn html(status: &Status, warehouses: &[[String; 7]], sources: &[Listed]) -> Stri
     page
 }
 
-fn table<'a>(
-    page: &mut String,
-    heads: &[&str],
-    numbers: std::ops::Range<usize>,
-    rows: impl Iterator<Item = Vec<&'a str>>,
-) {
+fn table<'a>(page: &mut String, heads: &[&str], numbers: std::ops::Range<usize>, rows: impl Iterator<Item = Vec<&'a str>>) {
     let class = |i: usize| if numbers.contains(&i) { " class=\"n\"" } else { "" };
     page.push_str("<table>\n");
     let mut line = |cell: &str, texts: &[&str]| {

@@ -128,9 +128,8 @@ mod tests {
 
     #[test]
     fn gzip_is_sent_to_those_who_take_it() {
-        let takes = |value: &'static str| {
-            takes_gzip(&HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static(value))]))
-        };
+        let takes =
+            |value: &'static str| takes_gzip(&HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static(value))]));
         for yes in ["gzip", "gzip;q=1.0,*;q=0.1", "deflate, GZIP ; q=0.5", "*", "gzip;q=0.001"] {
             assert!(takes(yes), "{yes}");
         }

@@ -240,8 +240,7 @@ pub struct Api {
 impl Api {
     /// An API over a running gateway. The process counts as started now.
     pub fn new(context: Context) -> Self {
-        let shared =
-            Shared { context, started: time::now(), began: time::instant(), verifying: AtomicBool::new(false) };
+        let shared = Shared { context, started: time::now(), began: time::instant(), verifying: AtomicBool::new(false) };
         Self { shared: Arc::new(shared) }
     }
 

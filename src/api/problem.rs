@@ -109,7 +109,9 @@ impl From<Refused> for Problem {
     fn from(refused: Refused) -> Self {
         let detail = match refused {
             Refused::Full => "the journal's queue is full: nothing was written, try again in a moment",
-            Refused::Unavailable => "the journal cannot be written (disk full or failed, or the gateway is stopping): nothing is decided",
+            Refused::Unavailable => {
+                "the journal cannot be written (disk full or failed, or the gateway is stopping): nothing is decided"
+            }
         };
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
     }

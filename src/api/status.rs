@@ -99,7 +99,11 @@ impl Status {
                 queued: context.appender.queued(),
                 queue_capacity: context.appender.capacity(),
             },
-            fold: FoldFigures { cursor: meta.cursor, lag_records: journal.head().saturating_sub(meta.cursor), folded_at: super::stock::when(meta.folded_at) },
+            fold: FoldFigures {
+                cursor: meta.cursor,
+                lag_records: journal.head().saturating_sub(meta.cursor),
+                folded_at: super::stock::when(meta.folded_at),
+            },
             ledger: Ledger { sequence: meta.ledger, link: HEXLOWER.encode(&meta.link) },
             state_file_bytes: state.file_bytes(),
             levels: state.warehouses().map(|(_, totals)| totals.levels).sum(),

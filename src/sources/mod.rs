@@ -18,7 +18,19 @@ use std::time::Duration;
 use crate::time::Timestamp;
 use crate::types::{Identity, Message, Need, Observation, Secret, Settings, Unreadable};
 
+pub mod bsale;
+pub mod generic;
+pub mod jetti;
+pub mod json;
+pub mod kladana;
+pub mod mapping;
+pub mod moment;
+pub mod pointer;
+pub mod shippingbo;
+pub mod shopify;
 pub mod signature;
+pub mod standard_webhooks;
+pub mod woocommerce;
 
 /// One platform: how it is called in the configuration, and how an account on it is built.
 #[derive(Clone, Copy)]
@@ -33,7 +45,16 @@ pub struct Kind {
 }
 
 /// Every platform we know.
-pub const KINDS: &[Kind] = &[];
+pub const KINDS: &[Kind] = &[
+    bsale::KIND,
+    generic::KIND,
+    jetti::KIND,
+    kladana::KIND,
+    shippingbo::KIND,
+    shopify::KIND,
+    standard_webhooks::KIND,
+    woocommerce::KIND,
+];
 
 /// Look a kind up by its name.
 pub fn kind(name: &str) -> Option<&'static Kind> {
@@ -115,8 +136,8 @@ pub trait Source: Send + Sync {
 pub struct Greeting {
     /// HTTP status.
     pub status: u16,
-    /// Plain text body.
-    pub body: &'static str,
+    /// Plain text body; may echo a challenge that the sender put into its query.
+    pub body: String,
 }
 
 /// Why a message is not taken for genuine. The client is told only "401"; the log and the metrics name this.

@@ -64,6 +64,7 @@ pub struct Retention {
 enum Command {
     Append { bytes: Vec<u8>, done: oneshot::Sender<Result<Seq, Refused>> },
     Retain { what: Retention, done: oneshot::Sender<u64> },
+    Close,
 }
 
 /// One segment's figures.
@@ -91,6 +92,7 @@ impl SegmentInfo {
 struct Shared {
     path: PathBuf,
     cache: usize,
+    floor: Seq,
     /// `None` between a failure and the next successful open, and after close.
     database: RwLock<Option<Database>>,
     head: AtomicU64,
@@ -156,6 +158,13 @@ impl Appender {
         wait.await.unwrap_or(0)
     }
 
+    /// Commit what is queued, close the file, end the writer's thread. Later appends are refused.
+    pub async fn close(&self) {
+        if self.queue.send(Command::Close).await.is_err() {
+            tracing::trace!("the journal is closed already");
+        }
+    }
+
     /// Records waiting for the next commit.
     pub fn queued(&self) -> u64 {
         self.shared.queued.load(Ordering::Relaxed)
@@ -168,13 +177,15 @@ impl Appender {
 }
 
 impl Journal {
-    /// Open or create the journal in a data directory, to read.
-    pub fn open(data: &Path, cache: usize) -> Result<Self, StoreError> {
+    /// Open or create the journal in a data directory, to read. Its next record gets a number above `floor`: what the state
+    /// has folded already. A journal that ends below it was lost or replaced, and its numbers must not be given twice.
+    pub fn open(data: &Path, cache: usize, floor: Seq) -> Result<Self, StoreError> {
         let path = super::journal_path(data);
         let database = super::open(&path, cache)?;
         let shared = Shared {
             path,
             cache,
+            floor,
             database: RwLock::new(None),
             head: AtomicU64::new(0),
             oldest: AtomicU64::new(1),
@@ -279,7 +290,14 @@ impl Shared {
     fn take(&self, database: Database) -> Result<(), StoreError> {
         let segments = read_segments(&database)?;
         let head = segments.last().map_or(0, |s| s.first + s.records - 1);
-        self.head.store(head, Ordering::Release);
+        if head < self.floor {
+            tracing::error!(
+                journal = head,
+                state = self.floor,
+                "the journal ends before what the state has folded: those records are gone, the levels stand"
+            );
+        }
+        self.head.store(head.max(self.floor), Ordering::Release);
         self.publish(&segments);
         *self.database.write().unwrap_or_else(PoisonError::into_inner) = Some(database);
         self.healthy.store(true, Ordering::Release);
@@ -359,9 +377,10 @@ impl Committer {
                     });
                     answer(done, dropped);
                 }
+                Command::Close => break,
             }
         }
-        // the last appender is gone: close the file cleanly
+        // told to, or the last appender is gone: close the file cleanly
         drop(self.shared.database.write().unwrap_or_else(PoisonError::into_inner).take());
         self.shared.healthy.store(false, Ordering::Release);
     }
@@ -406,7 +425,7 @@ impl Committer {
         let mut transaction = database.begin_write()?;
         transaction.set_two_phase_commit(true);
         let mut info = match self.segments.last() {
-            Some(last) if last.bytes < JOURNAL_SEGMENT_BYTES => *last,
+            Some(last) if last.bytes < JOURNAL_SEGMENT_BYTES && last.first + last.records == first => *last,
             full => {
                 if let Some(full) = full {
                     transaction.open_table(SEALED)?.insert(full.first, full.encode().as_slice())?;
@@ -445,6 +464,7 @@ impl Committer {
                         answer(done, Err(Refused::Unavailable));
                     }
                     Command::Retain { done, .. } => answer(done, 0),
+                    Command::Close => queue.close(),
                 }
             }
             if queue.is_closed() {

@@ -4,7 +4,7 @@ use crate::stock::audit::{Entry, Link};
 use crate::stock::level::{Ignored, Position, Report, Rule, Value};
 use crate::stock::totals::{Flow, Totals};
 use crate::time::Timestamp;
-use crate::types::{Need, Seq};
+use crate::types::{Change, Fact, Item, Measure, Need, Place, Said, Seq};
 
 use super::StoreError;
 use super::codec::{Reader, Writer, need, read_need};
@@ -217,6 +217,32 @@ impl Cause {
     }
 }
 
+/// A fact on its own, with what its record said about it: enough to apply it later, whatever became of the record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParkedFact {
+    /// The fact.
+    pub fact: Fact,
+    /// Its position in its record.
+    pub part: u32,
+    /// The journal position that counts as its arrival.
+    pub arrival: Seq,
+    /// The delivery's id as people see it.
+    pub label: String,
+    /// Digest of the body.
+    pub digest: [u8; 8],
+    /// The body had no id of its own.
+    pub by_content: bool,
+}
+
+/// What a dead letter holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Remains {
+    /// One fact.
+    Fact(ParkedFact),
+    /// A whole journal record.
+    Record(Vec<u8>),
+}
+
 /// Something genuine that could not be used, with all that is needed to use it later: raw deliveries age out of the
 /// journal, dead letters do not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -231,23 +257,28 @@ pub struct DeadLetter {
     pub detail: String,
     /// The journal record it came from.
     pub record: Seq,
-    /// Position of the fact in its record; `None` when the whole record is meant.
-    pub part: Option<u32>,
     /// The item that waits for a SKU, or the location that waits for a warehouse (the platform's id); else empty.
     pub waits_for: String,
-    /// The journal record itself.
-    pub bytes: Vec<u8>,
+    /// Older letters that this one replaced: absolute numbers of the same item and place, of which the newest is enough.
+    pub replaces: u64,
+    /// What is kept.
+    pub remains: Remains,
 }
 
 /// Bytes of a dead letter.
 pub fn encode_dead(d: &DeadLetter) -> Vec<u8> {
-    let mut w = Writer::with_capacity(d.bytes.len() + 128);
+    let mut w = Writer::with_capacity(256);
     let cause = Cause::ALL.iter().find(|(_, c, _)| *c == d.cause).map_or(0, |(byte, _, _)| *byte);
-    w.time(d.at).count(u64::from(d.source)).u8(cause).text(&d.detail).count(d.record);
-    w.option(d.part, |w, part| {
-        w.count(u64::from(part));
-    });
-    w.text(&d.waits_for).bytes(&d.bytes);
+    w.time(d.at).count(u64::from(d.source)).u8(cause).text(&d.detail).count(d.record).text(&d.waits_for).count(d.replaces);
+    match &d.remains {
+        Remains::Record(bytes) => {
+            w.u8(1).bytes(bytes);
+        }
+        Remains::Fact(parked) => {
+            w.u8(2);
+            encode_parked(&mut w, parked);
+        }
+    }
     w.finish()
 }
 
@@ -258,10 +289,75 @@ pub fn decode_dead(bytes: &[u8]) -> Result<DeadLetter, StoreError> {
     let cause = Cause::ALL.iter().find(|(b, _, _)| *b == byte).map(|(_, cause, _)| *cause);
     let cause = cause.ok_or_else(|| StoreError::Row(format!("cause {byte} is not known")))?;
     let (detail, record) = (r.text("detail")?.to_owned(), r.count("record")?);
-    let part = r.option("part", |r| r.small("part"))?;
-    let (waits_for, bytes) = (r.text("waits for")?.to_owned(), r.bytes("record bytes")?.to_vec());
+    let (waits_for, replaces) = (r.text("waits for")?.to_owned(), r.count("replaces")?);
+    let remains = match r.u8("remains")? {
+        1 => Remains::Record(r.bytes("record bytes")?.to_vec()),
+        2 => Remains::Fact(decode_parked(&mut r)?),
+        other => return Err(StoreError::Row(format!("remains {other} are not known"))),
+    };
     r.end("dead letter")?;
-    Ok(DeadLetter { at, source, cause, detail, record, part, waits_for, bytes })
+    Ok(DeadLetter { at, source, cause, detail, record, waits_for, replaces, remains })
+}
+
+fn encode_parked(w: &mut Writer, p: &ParkedFact) {
+    w.text(&p.fact.item.id).option(p.fact.item.sku.as_deref(), |w, sku| {
+        w.text(sku);
+    });
+    match &p.fact.place {
+        Place::Default => w.u8(0),
+        Place::At(location) => w.u8(1).text(location),
+        Place::Everywhere => w.u8(2),
+    };
+    w.u8(match p.fact.measure {
+        Measure::Available => 0,
+        Measure::OnHand => 1,
+    });
+    match p.fact.change {
+        Change::Absolute(q) => w.u8(0).signed(q.micros()),
+        Change::Delta(q) => w.u8(1).signed(q.micros()),
+        Change::Untracked => w.u8(2),
+        Change::Deleted => w.u8(3),
+    };
+    w.option(p.fact.said.version, |w, v| {
+        w.count(v);
+    });
+    w.option(p.fact.said.at, |w, at| {
+        w.time(at);
+    });
+    w.count(u64::from(p.part)).count(p.arrival).text(&p.label).raw(&p.digest).u8(u8::from(p.by_content));
+}
+
+fn decode_parked(r: &mut Reader<'_>) -> Result<ParkedFact, StoreError> {
+    let unknown = |what: &str, byte: u8| Err(StoreError::Row(format!("{what} {byte} is not known")));
+    let item = Item { id: r.text("item")?.into(), sku: r.option("sku", |r| r.text("sku").map(Into::into))? };
+    let place = match r.u8("place")? {
+        0 => Place::Default,
+        1 => Place::At(r.text("location")?.into()),
+        2 => Place::Everywhere,
+        other => return unknown("place", other),
+    };
+    let measure = match r.u8("measure")? {
+        0 => Measure::Available,
+        1 => Measure::OnHand,
+        other => return unknown("measure", other),
+    };
+    let change = match r.u8("change")? {
+        0 => Change::Absolute(r.quantity("quantity")?),
+        1 => Change::Delta(r.quantity("quantity")?),
+        2 => Change::Untracked,
+        3 => Change::Deleted,
+        other => return unknown("change", other),
+    };
+    let said =
+        Said { version: r.option("version", |r| r.count("version"))?, at: r.option("said at", |r| r.time("said at"))? };
+    Ok(ParkedFact {
+        fact: Fact { item, place, measure, change, said },
+        part: r.small("part")?,
+        arrival: r.count("arrival")?,
+        label: r.text("label")?.to_owned(),
+        digest: r.array("digest")?,
+        by_content: r.u8("by content")? == 1,
+    })
 }
 
 /// Something that must be fetched from a platform. One row per source and resource.

@@ -11,10 +11,12 @@
 //! | stamp | [`Stamp`] | the order of facts: version, then source time, then arrival |
 //! | need | [`Need`] | something that must be fetched from the platform's API |
 //! | record | [`Record`] | one entry of the journal |
+//! | network | [`Network`] | an address or a range of addresses, for address lists |
 
 mod fact;
 mod message;
 mod name;
+mod network;
 mod quantity;
 mod record;
 mod secret;
@@ -23,6 +25,7 @@ mod settings;
 pub use fact::{Change, Fact, Item, Measure, Need, Observation, Place, Said, Stamp, Standing, Unreadable};
 pub use message::{HeaderList, Headers, Identity, Message, decode_component, query_value};
 pub use name::{BadName, Seq, Sku, SourceId, WarehouseId};
+pub use network::{BadNetwork, Network};
 pub use quantity::{BadQuantity, Quantity};
 pub use record::{Decision, Delivery, DeliveryKey, FetchFailed, Fetched, Record, RecordBody};
 pub use secret::Secret;

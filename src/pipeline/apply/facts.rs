@@ -1,0 +1,421 @@
+//! Facts on their way to positions: which SKU, which warehouse, what changes, and what waits until a mapping exists.
+
+use super::rules::SourceRules;
+use super::step::{Folder, Tally, clip};
+use crate::limits::FACTS_PER_RECORD;
+use crate::stock::audit::Entry;
+use crate::stock::level::{Ignored, Incoming, Outcome, Position, Value};
+use crate::store::StoreError;
+use crate::store::codec::decode_record;
+use crate::store::rows::{Cause, DeadLetter, IgnoredRow, ParkedFact, PositionKey, Remains};
+use crate::store::state::State;
+use crate::time::Timestamp;
+use crate::types::{Change, Fact, Message, Observation, Place, RecordBody, Seq, Sku, Stamp, Standing};
+
+/// Where a fact came from.
+pub(super) struct Origin<'a> {
+    pub(super) source: &'a SourceRules,
+    pub(super) record: Seq,
+    pub(super) at: Timestamp,
+    /// Its journal position as an arrival (for a fetched answer: the head when the request was sent).
+    pub(super) arrival: Seq,
+    pub(super) label: &'a str,
+    pub(super) digest: [u8; 8],
+    pub(super) by_content: bool,
+    /// It is the platform's own answer: never ask again because of it.
+    pub(super) fetched: bool,
+}
+
+impl Folder {
+    /// Take in what an adapter read. True when there were facts and every one was a repeat of the body before it.
+    pub(super) fn observe(
+        &self,
+        state: &mut State,
+        origin: &Origin<'_>,
+        observations: Vec<Observation>,
+        tally: &mut Tally,
+    ) -> Result<bool, StoreError> {
+        let (mut facts, mut repeats) = (0, 0);
+        if observations.len() > FACTS_PER_RECORD {
+            let detail = format!("{} facts in one message; at most {FACTS_PER_RECORD} are taken", observations.len());
+            tally.dead.push((origin.source.name.clone(), Cause::OutOfRange, detail));
+        }
+        for (part, observation) in (0_u32..).zip(observations.into_iter().take(FACTS_PER_RECORD)) {
+            match observation {
+                Observation::Fact(fact) => {
+                    facts += 1;
+                    let parked = ParkedFact {
+                        fact,
+                        part,
+                        arrival: origin.arrival,
+                        label: origin.label.to_owned(),
+                        digest: origin.digest,
+                        by_content: origin.by_content,
+                    };
+                    repeats += u32::from(self.fact(state, origin, &parked, 0, tally)?);
+                }
+                Observation::Fetch(need) => {
+                    // without an API the task waits until there is one: it is visible, bounded by resource, and not lost
+                    state.want(origin.source.number, need, origin.record, origin.at);
+                    tally.fact(&origin.source.name, "fetch");
+                }
+                Observation::Catalogue { item, sku } => {
+                    if let Ok(sku) = Sku::new(&sku)
+                        && state.learn_item(origin.source.number, &item, &sku)?
+                    {
+                        self.release(state, origin.source, origin.record, origin.at, &item, tally)?;
+                    }
+                }
+                Observation::Irrelevant(_) => tally.fact(&origin.source.name, "irrelevant"),
+            }
+        }
+        Ok(facts > 0 && repeats == facts)
+    }
+
+    /// Let one fact act. True when it was the repeat of the body before it. `replaces`: letters this fact stands for.
+    fn fact(
+        &self,
+        state: &mut State,
+        origin: &Origin<'_>,
+        parked: &ParkedFact,
+        replaces: u64,
+        tally: &mut Tally,
+    ) -> Result<bool, StoreError> {
+        let fact = &parked.fact;
+        let sku = match Self::sku(state, origin.source, fact)? {
+            Ok(sku) => sku,
+            Err(None) => {
+                if let Some(need) = origin.source.adapter.catalogue(&fact.item.id).filter(|_| origin.source.api) {
+                    state.want(origin.source.number, need, origin.record, origin.at);
+                }
+                let detail = format!("item `{}` has no SKU yet", fact.item.id);
+                let letter = letter(origin, Cause::UnmappedItem, detail, &fact.item.id, Remains::Fact(parked.clone()));
+                Self::park(state, origin, letter, replaces, tally)?;
+                return Ok(false);
+            }
+            Err(Some(why)) => {
+                let letter = letter(origin, Cause::BadSku, why, "", Remains::Fact(parked.clone()));
+                Self::bury(state, origin, letter, tally);
+                return Ok(false);
+            }
+        };
+        let warehouses = match Self::warehouses(state, origin.source, fact, &sku)? {
+            Ok(warehouses) => warehouses,
+            Err(location) => {
+                let detail = format!("location `{location}` has no warehouse yet");
+                let letter = letter(origin, Cause::UnmappedLocation, detail, &location, Remains::Fact(parked.clone()));
+                Self::park(state, origin, letter, replaces, tally)?;
+                return Ok(false);
+            }
+        };
+        let mut repeat = !warehouses.is_empty();
+        for warehouse in warehouses {
+            repeat &= self.place(state, origin, parked, &sku, warehouse, tally)?;
+        }
+        Ok(repeat)
+    }
+
+    /// One fact at one position. True when it was the repeat of the body before it.
+    fn place(
+        &self,
+        state: &mut State,
+        origin: &Origin<'_>,
+        parked: &ParkedFact,
+        sku: &Sku,
+        warehouse: u16,
+        tally: &mut Tally,
+    ) -> Result<bool, StoreError> {
+        let fact = &parked.fact;
+        let stamp = Stamp { version: fact.said.version, at: fact.said.at, seq: parked.arrival, part: parked.part };
+        let incoming = Incoming {
+            source: origin.source.number,
+            change: fact.change,
+            stamp,
+            digest: parked.digest,
+            by_content: parked.by_content,
+            heard: origin.at,
+        };
+        let key = PositionKey { warehouse, sku: sku.as_str().into() };
+        let rules = self.rules.warehouse(warehouse);
+        if state.position_mut(&key)?.is_none() {
+            state.put_position(key.clone(), Position::default());
+        }
+        let position = state.position_mut(&key)?.expect("it was just put");
+        let (before_change, last_ignored) = (position.last_change, position.last_ignored);
+        let Ok((outcome, equal)) = position.apply(&incoming, &rules.authority) else {
+            let detail = format!("the number for {sku} leaves the range of a quantity");
+            let letter = letter(origin, Cause::OutOfRange, detail, "", Remains::Fact(parked.clone()));
+            Self::bury(state, origin, letter, tally);
+            return Ok(false);
+        };
+        let name = &origin.source.name;
+        match outcome {
+            Outcome::Changed { before, after, by, rule } => {
+                let entry = Entry {
+                    ledger: 0,
+                    at: origin.at,
+                    warehouse: state.meta.warehouses.name(warehouse).to_owned(),
+                    sku: sku.as_str().to_owned(),
+                    before,
+                    after,
+                    rule,
+                    source: state.meta.sources.name(by).to_owned(),
+                    record: origin.record,
+                    delivery: parked.label.clone(),
+                    previous: before_change,
+                };
+                let ledger = state.append_audit(entry);
+                state.position_mut(&key)?.expect("it is there").last_change = ledger;
+                state.totals_mut(warehouse).change(before, Some(after), rules.low, origin.at);
+                state.source_row(origin.source.number).changed += 1;
+                tally.fact(name, "changed");
+            }
+            Outcome::Confirmed => {
+                state.source_row(origin.source.number).confirmed += 1;
+                tally.fact(name, "confirmed");
+            }
+            Outcome::Ignored(reason) => {
+                let row = ignored_row(origin, &parked.label, fact.change, reason, last_ignored);
+                let number = state.append_ignored(row);
+                state.position_mut(&key)?.expect("it is there").last_ignored = number;
+                state.source_row(origin.source.number).ignored += 1;
+                tally.fact(name, reason.as_str());
+            }
+        }
+        if equal {
+            state.source_row(origin.source.number).equal_stamps += 1;
+            *tally.equal_stamps.entry(name.clone()).or_default() += 1;
+            let location = match &fact.place {
+                Place::At(location) => Some(&**location),
+                Place::Default | Place::Everywhere => None,
+            };
+            if !origin.fetched
+                && origin.source.api
+                && let Some(need) = origin.source.adapter.settle(&fact.item.id, location)
+            {
+                state.want(origin.source.number, need, origin.record, origin.at);
+            }
+        }
+        Ok(outcome == Outcome::Ignored(Ignored::Duplicate))
+    }
+
+    /// The SKU of a fact's item: `Err(None)` not known yet, `Err(Some)` what it has cannot be one.
+    fn sku(state: &mut State, source: &SourceRules, fact: &Fact) -> Result<Result<Sku, Option<String>>, StoreError> {
+        if let Some(sku) = source.items.get(&*fact.item.id) {
+            return Ok(Ok(sku.clone()));
+        }
+        if let Some(text) = &fact.item.sku {
+            return Ok(Sku::new(text).map_err(|bad| Some(bad.to_string())));
+        }
+        Ok(state.item(source.number, &fact.item.id)?.ok_or(None))
+    }
+
+    /// The warehouses a fact is about, or the location that has none.
+    fn warehouses(
+        state: &mut State,
+        source: &SourceRules,
+        fact: &Fact,
+        sku: &Sku,
+    ) -> Result<Result<Vec<u16>, String>, StoreError> {
+        match &fact.place {
+            Place::Default => Ok(source.warehouse.map(|w| vec![w]).ok_or_else(|| "(none named)".to_owned())),
+            Place::At(location) => {
+                if let Some(warehouse) = source.locations.get(&**location) {
+                    return Ok(Ok(vec![*warehouse]));
+                }
+                if let Some(name) = state.location(source.number, location)? {
+                    return Ok(Ok(vec![state.warehouse_number(&name)]));
+                }
+                Ok(source.locations.get("*").map(|w| vec![*w]).ok_or_else(|| location.to_string()))
+            }
+            Place::Everywhere => {
+                let mut reported = Vec::new();
+                for warehouse in source.all_warehouses() {
+                    let position = state.position(&PositionKey { warehouse, sku: sku.as_str().into() })?;
+                    if position.is_some_and(|p| p.reports.iter().any(|r| r.source == source.number)) {
+                        reported.push(warehouse);
+                    }
+                }
+                Ok(Ok(reported))
+            }
+        }
+    }
+
+    /// Park a fact until its mapping exists. Of several absolute numbers of one item at one place the newest is enough.
+    fn park(
+        state: &mut State,
+        origin: &Origin<'_>,
+        mut letter: DeadLetter,
+        replaces: u64,
+        tally: &mut Tally,
+    ) -> Result<(), StoreError> {
+        letter.replaces = replaces;
+        let Remains::Fact(new) = &letter.remains else { return Ok(()) };
+        for id in state.parked_for(origin.source.number, &letter.waits_for) {
+            let Some(old) = state.dead_letter(id)? else { continue };
+            let Remains::Fact(there) = &old.remains else { continue };
+            let same =
+                there.fact.item.id == new.fact.item.id && there.fact.place == new.fact.place && old.cause == letter.cause;
+            let numbers = !matches!(there.fact.change, Change::Delta(_)) && !matches!(new.fact.change, Change::Delta(_));
+            if !same || !numbers {
+                continue;
+            }
+            let stamp =
+                |p: &ParkedFact| Stamp { version: p.fact.said.version, at: p.fact.said.at, seq: p.arrival, part: p.part };
+            if stamp(new).standing(&stamp(there)) == Standing::Older {
+                return Ok(());
+            }
+            letter.replaces = letter.replaces.saturating_add(old.replaces).saturating_add(1);
+            state.unbury(id)?;
+            break;
+        }
+        Self::bury(state, origin, letter, tally);
+        Ok(())
+    }
+
+    fn bury(state: &mut State, origin: &Origin<'_>, letter: DeadLetter, tally: &mut Tally) {
+        state.source_row(origin.source.number).dead += 1;
+        tally.fact(&origin.source.name, "dead-letter");
+        tally.dead.push((origin.source.name.clone(), letter.cause, letter.detail.clone()));
+        state.bury(letter);
+    }
+
+    /// A mapping exists now: apply what waited for it, oldest first.
+    pub(super) fn release(
+        &self,
+        state: &mut State,
+        source: &SourceRules,
+        record: Seq,
+        at: Timestamp,
+        waits_for: &str,
+        tally: &mut Tally,
+    ) -> Result<(), StoreError> {
+        for id in state.parked_for(source.number, waits_for) {
+            self.exhume(state, source, record, at, id, tally)?;
+        }
+        Ok(())
+    }
+
+    /// Fold a dead letter again. What still cannot be used is buried again.
+    pub(super) fn exhume(
+        &self,
+        state: &mut State,
+        source: &SourceRules,
+        record: Seq,
+        at: Timestamp,
+        id: u64,
+        tally: &mut Tally,
+    ) -> Result<(), StoreError> {
+        let Some(letter) = state.unbury(id)? else { return Ok(()) };
+        match &letter.remains {
+            Remains::Fact(parked) => {
+                let origin = Origin {
+                    source,
+                    record: letter.record,
+                    at,
+                    arrival: parked.arrival,
+                    label: &parked.label,
+                    digest: parked.digest,
+                    by_content: parked.by_content,
+                    fetched: true,
+                };
+                self.fact(state, &origin, parked, letter.replaces, tally)?;
+            }
+            Remains::Record(bytes) if bytes.is_empty() => {}
+            Remains::Record(bytes) => self.exhume_record(state, source, record, at, &letter, bytes, tally)?,
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one step of a retry, called once")]
+    fn exhume_record(
+        &self,
+        state: &mut State,
+        source: &SourceRules,
+        record: Seq,
+        at: Timestamp,
+        letter: &DeadLetter,
+        bytes: &[u8],
+        tally: &mut Tally,
+    ) -> Result<(), StoreError> {
+        let decoded = decode_record(bytes)?;
+        let digest = letter.record.to_be_bytes();
+        let (observations, label, arrival) = match &decoded.body {
+            RecordBody::Delivery(d) => {
+                let message = Message { query: d.query, headers: &d.headers, body: d.body, received_at: decoded.at };
+                (source.adapter.parse(&message), d.label.to_owned(), letter.record)
+            }
+            RecordBody::Fetched(f) => {
+                (source.adapter.read(&f.need, f.sent_at, f.body), format!("fetch {}", f.need.key), f.answers)
+            }
+            RecordBody::FetchFailed(f) => {
+                (Ok(vec![Observation::Fetch(f.need.clone())]), format!("fetch {}", f.need.key), record)
+            }
+            RecordBody::Policy(_) | RecordBody::Decision(_) => return Ok(()),
+        };
+        let origin = Origin { source, record, at, arrival, label: &label, digest, by_content: false, fetched: true };
+        match observations {
+            Ok(observations) => drop(self.observe(state, &origin, observations, tally)?),
+            Err(unreadable) => {
+                let again = DeadLetter { detail: clip(unreadable.0), cause: Cause::Unreadable, ..letter.clone() };
+                Self::bury(state, &origin, again, tally);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn letter(origin: &Origin<'_>, cause: Cause, detail: String, waits_for: &str, remains: Remains) -> DeadLetter {
+    DeadLetter {
+        at: origin.at,
+        source: origin.source.number,
+        cause,
+        detail: clip(detail),
+        record: origin.record,
+        waits_for: waits_for.to_owned(),
+        replaces: 0,
+        remains,
+    }
+}
+
+fn ignored_row(origin: &Origin<'_>, label: &str, change: Change, reason: Ignored, previous: u64) -> IgnoredRow {
+    let said = match change {
+        Change::Absolute(q) => Some(Value::Tracked(q)),
+        Change::Untracked => Some(Value::Untracked),
+        Change::Deleted => Some(Value::Deleted),
+        Change::Delta(_) => None,
+    };
+    IgnoredRow {
+        at: origin.at,
+        source: origin.source.number,
+        said,
+        reason,
+        record: origin.record,
+        delivery: label.to_owned(),
+        previous,
+    }
+}
+
+/// Note beside a position that a delivery about it was a repeat; what has no position yet is not noted.
+pub(super) fn note_ignored(state: &mut State, origin: &Origin<'_>, fact: &Fact, reason: Ignored) -> Result<(), StoreError> {
+    let source = origin.source;
+    let sku = match (source.items.get(&*fact.item.id), &fact.item.sku) {
+        (Some(sku), _) => Some(sku.clone()),
+        (None, Some(text)) => Sku::new(text).ok(),
+        (None, None) => state.item(source.number, &fact.item.id)?,
+    };
+    let warehouse = match &fact.place {
+        Place::Default => source.warehouse,
+        Place::At(location) => source.locations.get(&**location).or_else(|| source.locations.get("*")).copied(),
+        Place::Everywhere => None,
+    };
+    let (Some(sku), Some(warehouse)) = (sku, warehouse) else { return Ok(()) };
+    let key = PositionKey { warehouse, sku: sku.as_str().into() };
+    let Some(previous) = state.position(&key)?.map(|p| p.last_ignored) else { return Ok(()) };
+    let number = state.append_ignored(ignored_row(origin, origin.label, fact.change, reason, previous));
+    if let Some(position) = state.position_mut(&key)? {
+        position.last_ignored = number;
+    }
+    state.source_row(source.number).ignored += 1;
+    Ok(())
+}

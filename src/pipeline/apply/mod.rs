@@ -1,0 +1,291 @@
+//! The fold: a thread of its own that takes committed journal records in order, folds them into the state, and makes the
+//! state durable at checkpoints.
+//!
+//! Batches arrive from the journal's writer while the fold keeps up; when it does not, they are dropped on the floor and the
+//! fold reads the journal instead. Either way it folds every record once, in order. What it does to the state is decided by
+//! [`step`] alone, so the state depends on the journal only, not on batches, checkpoints or restarts.
+
+mod facts;
+mod rules;
+mod step;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+pub use step::{Folder, Tally};
+
+use crate::limits::{CHECKPOINT_RECORDS, FOLD_QUEUE_BATCHES, FOLD_STEP_RECORDS, JOURNAL_BATCH_BYTES};
+use crate::store::StoreError;
+use crate::store::journal::{Batch, Journal};
+use crate::store::state::State;
+use crate::time;
+use crate::types::Seq;
+
+/// The state as everyone shares it: the fold writes, readers read.
+pub type SharedState = Arc<RwLock<State>>;
+
+enum Message {
+    Batch(Batch),
+    Checkpoint(SyncSender<()>),
+    Stop,
+}
+
+/// The way to the fold.
+#[derive(Clone)]
+pub struct FoldHandle {
+    queue: SyncSender<Message>,
+    alive: Arc<AtomicBool>,
+    durable: Arc<AtomicU64>,
+    folded: watch::Receiver<Seq>,
+}
+
+impl FoldHandle {
+    /// Offer a committed batch; never blocks. A batch that finds no room is read from the journal later.
+    pub fn offer(&self, batch: Batch) {
+        match self.queue.try_send(Message::Batch(batch)) {
+            Ok(()) | Err(TrySendError::Full(_)) => {}
+            Err(TrySendError::Disconnected(_)) => tracing::trace!("the fold has stopped"),
+        }
+    }
+
+    /// The fold works. When it does not, the process should end: a restart folds again from the last checkpoint.
+    pub fn alive(&self) -> bool {
+        self.alive.load(Ordering::Acquire)
+    }
+
+    /// Records up to here survive in the state whatever happens: retention may drop them from the journal.
+    pub fn durable_cursor(&self) -> Seq {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    /// Changes whenever records were folded; holds the cursor.
+    pub fn folded(&self) -> watch::Receiver<Seq> {
+        self.folded.clone()
+    }
+
+    /// Make a checkpoint now and wait for it.
+    pub fn checkpoint(&self) {
+        let (done, wait) = sync_channel(1);
+        if self.queue.send(Message::Checkpoint(done)).is_ok() && wait.recv().is_err() {
+            tracing::warn!("the fold ended before its checkpoint");
+        }
+    }
+
+    /// Fold what is in the journal, make a last checkpoint, end.
+    pub fn stop(&self) {
+        if self.queue.send(Message::Stop).is_err() {
+            tracing::trace!("the fold has stopped already");
+        }
+    }
+}
+
+/// A fold that is ready to start: its handle exists before its thread, because the journal's writer needs it first.
+pub struct Fold {
+    handle: FoldHandle,
+    queue: Receiver<Message>,
+    progress: watch::Sender<Seq>,
+}
+
+impl Fold {
+    /// Prepare.
+    pub fn new(state: &SharedState) -> Self {
+        let (queue, receive) = sync_channel(FOLD_QUEUE_BATCHES);
+        let cursor = state.read().unwrap_or_else(PoisonError::into_inner).meta.cursor;
+        let (progress, folded) = watch::channel(cursor);
+        let (alive, durable) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU64::new(cursor)));
+        Self { handle: FoldHandle { queue, alive, durable, folded }, queue: receive, progress }
+    }
+
+    /// The way to it.
+    pub fn handle(&self) -> FoldHandle {
+        self.handle.clone()
+    }
+
+    /// Start the thread. `period`: a checkpoint at least this often while anything changes.
+    pub fn start(self, state: SharedState, journal: Journal, period: Duration) -> std::io::Result<JoinHandle<()>> {
+        let counted_from = journal.head();
+        std::thread::Builder::new().name("fold".to_owned()).spawn(move || {
+            let folder = Folder::new(&mut state.write().unwrap_or_else(PoisonError::into_inner));
+            let worker = Worker {
+                state,
+                journal,
+                folder,
+                period,
+                counted_from,
+                last_checkpoint: time::instant(),
+                progress: self.progress,
+                durable: Arc::clone(&self.handle.durable),
+            };
+            if let Err(error) = worker.run(&self.queue) {
+                tracing::error!(%error, "the fold has stopped");
+            }
+            self.handle.alive.store(false, Ordering::Release);
+        })
+    }
+}
+
+struct Worker {
+    state: SharedState,
+    journal: Journal,
+    folder: Folder,
+    period: Duration,
+    /// Records up to here were there when the process started: they are folded, but not counted in its metrics.
+    counted_from: Seq,
+    last_checkpoint: Instant,
+    progress: watch::Sender<Seq>,
+    durable: Arc<AtomicU64>,
+}
+
+impl Worker {
+    fn run(mut self, queue: &Receiver<Message>) -> Result<(), StoreError> {
+        self.catch_up(Seq::MAX)?;
+        loop {
+            let wait = self.period.saturating_sub(self.last_checkpoint.elapsed()).max(Duration::from_millis(1));
+            match queue.recv_timeout(wait) {
+                Ok(Message::Batch(batch)) => self.batch(&batch)?,
+                Ok(Message::Checkpoint(done)) => {
+                    self.catch_up(Seq::MAX)?;
+                    self.checkpoint()?;
+                    if done.send(()).is_err() {
+                        tracing::trace!("nobody waits for this checkpoint any more");
+                    }
+                }
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                    self.catch_up(Seq::MAX)?;
+                    return self.checkpoint();
+                }
+                // nothing came for a while: whatever was dropped on the floor is in the journal
+                Err(RecvTimeoutError::Timeout) => self.catch_up(Seq::MAX)?,
+            }
+            self.checkpoint_when_due()?;
+        }
+    }
+
+    fn cursor(&self) -> Seq {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).meta.cursor
+    }
+
+    fn batch(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        if batch.first > self.cursor() + 1 {
+            self.catch_up(batch.first - 1)?;
+        }
+        let skip = usize::try_from((self.cursor() + 1).saturating_sub(batch.first)).unwrap_or(usize::MAX);
+        let records: Vec<(Seq, &[u8])> =
+            (batch.first..).zip(&batch.records).skip(skip).map(|(seq, bytes)| (seq, bytes.as_slice())).collect();
+        for part in records.chunks(FOLD_STEP_RECORDS) {
+            self.step(part)?;
+        }
+        Ok(())
+    }
+
+    /// Fold from the journal up to a record, or to its end.
+    fn catch_up(&mut self, to: Seq) -> Result<(), StoreError> {
+        loop {
+            let cursor = self.cursor();
+            if cursor >= to || cursor >= self.journal.head() {
+                return Ok(());
+            }
+            let read = match self.journal.read(cursor + 1, FOLD_STEP_RECORDS, JOURNAL_BATCH_BYTES) {
+                Ok(read) => read,
+                // a journal that is being reopened is read again later
+                Err(error) if !self.journal.healthy() => {
+                    tracing::warn!(%error, "the fold waits for the journal");
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            };
+            if read.is_empty() {
+                return Ok(());
+            }
+            let records: Vec<(Seq, &[u8])> = read.iter().map(|(seq, bytes)| (*seq, bytes.as_slice())).collect();
+            self.step(&records)?;
+            self.checkpoint_when_due()?;
+        }
+    }
+
+    fn step(&mut self, records: &[(Seq, &[u8])]) -> Result<(), StoreError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let mut tally = Tally::default();
+        let mut counted = false;
+        {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            for (seq, bytes) in records {
+                if !counted && *seq > self.counted_from {
+                    // what came before belongs to an earlier process
+                    (tally, counted) = (Tally::default(), true);
+                }
+                self.folder.fold(&mut state, *seq, bytes, &mut tally)?;
+            }
+        }
+        if counted {
+            report(&tally);
+        }
+        if let Some((last, _)) = records.last() {
+            self.progress.send_replace(*last);
+        }
+        Ok(())
+    }
+
+    fn checkpoint_when_due(&mut self) -> Result<(), StoreError> {
+        let (unwritten, wanted) = {
+            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+            (state.unwritten_records(), state.wants_checkpoint())
+        };
+        let due = self.last_checkpoint.elapsed() >= self.period;
+        if wanted || unwritten >= CHECKPOINT_RECORDS || (due && unwritten > 0) {
+            return self.checkpoint();
+        }
+        if due {
+            self.last_checkpoint = time::instant();
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&mut self) -> Result<(), StoreError> {
+        let began = time::instant();
+        let written = {
+            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+            state.checkpoint().map(|()| state.meta.cursor)
+        };
+        crate::metrics::checkpoint(began.elapsed(), written.is_ok());
+        let cursor = written?;
+        self.state.write().unwrap_or_else(PoisonError::into_inner).checkpointed()?;
+        self.durable.store(cursor, Ordering::Release);
+        self.last_checkpoint = time::instant();
+        Ok(())
+    }
+}
+
+/// Metrics and the log lines that a person should see.
+fn report(tally: &Tally) {
+    for ((source, _), (result, count)) in &tally.deliveries {
+        crate::metrics::folded(source, *result, *count);
+    }
+    for ((source, outcome), count) in &tally.facts {
+        crate::metrics::facts(source, outcome, *count);
+    }
+    for (source, count) in &tally.equal_stamps {
+        crate::metrics::equal_stamp(source, *count);
+    }
+    for (source, delivery, first) in &tally.conflicts {
+        tracing::warn!(
+            source,
+            delivery,
+            first,
+            "a known delivery id came with another body: kept as a dead letter, not applied"
+        );
+    }
+    for (source, cause, detail) in &tally.dead {
+        tracing::info!(source, cause = cause.as_str(), detail, "dead letter");
+    }
+}
+
+#[cfg(test)]
+mod tests;
