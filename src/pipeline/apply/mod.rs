@@ -213,6 +213,16 @@ impl Worker {
         let mut counted = false;
         {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            if let Some((first, _)) = records.first()
+                && *first != state.meta.cursor + 1
+            {
+                let (from, to) = (state.meta.cursor + 1, first - 1);
+                tracing::warn!(
+                    from,
+                    to,
+                    "records are not in the journal any more: the levels stand as they were before them"
+                );
+            }
             for (seq, bytes) in records {
                 if !counted && *seq > self.counted_from {
                     // what came before belongs to an earlier process
