@@ -24,7 +24,7 @@ use crate::net::client::{Alpn, BaseUrl, Client, Limits as ClientLimits};
 use crate::net::serve::{Limits as ServerLimits, Server};
 use crate::net::tls::{Identity, TlsError, certificates, load_or_make};
 use crate::net::trust::Trust;
-use crate::pipeline::apply::{Fold, FoldHandle, SharedState};
+use crate::pipeline::apply::{Fold, FoldHandle};
 use crate::pipeline::fetch::{FetchSource, Fetcher};
 use crate::pipeline::ingest::{Ingest, Route};
 use crate::pipeline::retain::{self, Keep};
@@ -32,7 +32,7 @@ use crate::sources::Credentials;
 use crate::store::StoreError;
 use crate::store::codec::encode_record;
 use crate::store::journal::{Appender, Journal, Refused};
-use crate::store::state::State;
+use crate::store::state::{SharedState, State};
 use crate::time;
 use crate::types::{Record, RecordBody, Secret};
 

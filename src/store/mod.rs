@@ -1,6 +1,7 @@
-//! The two databases: `journal.redb`, the truth, and `state.redb`, its fold. The only module that names redb.
+//! The two stores: `journal/`, the truth, and `state.redb`, its fold. The only module that names redb.
 //!
-//! - [`journal`]: append-only records by sequence number; group commit on one thread; segments that retention drops whole.
+//! - [`journal`]: append-only records by sequence number; group commit on one thread; one file a segment, which retention
+//!   removes whole.
 //! - [`state`]: everything that was folded, hot rows in memory, written behind at checkpoints together with the cursor.
 //! - [`dedup`]: delivery keys in generations.
 //! - [`rows`]: the rows of the state and their encodings; [`codec`]: the encodings themselves.
@@ -79,9 +80,9 @@ macro_rules! io_errors {
 }
 io_errors!(redb::StorageError, redb::TableError, redb::TransactionError, redb::CommitError, redb::SetDurabilityError);
 
-/// The journal's file in a data directory.
+/// The directory of the journal's segments in a data directory.
 pub fn journal_path(data: &Path) -> PathBuf {
-    data.join("journal.redb")
+    data.join("journal")
 }
 
 /// The state's file in a data directory.

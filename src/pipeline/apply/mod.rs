@@ -11,7 +11,7 @@ mod step;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -22,12 +22,9 @@ pub use step::{Folder, Tally};
 use crate::limits::{CHECKPOINT_RECORDS, FOLD_QUEUE_BATCHES, FOLD_STEP_RECORDS, JOURNAL_BATCH_BYTES};
 use crate::store::StoreError;
 use crate::store::journal::{Batch, Journal};
-use crate::store::state::State;
+use crate::store::state::SharedState;
 use crate::time;
 use crate::types::Seq;
-
-/// The state as everyone shares it: the fold writes, readers read.
-pub type SharedState = Arc<RwLock<State>>;
 
 enum Message {
     Batch(Batch),
@@ -216,6 +213,16 @@ impl Worker {
         let mut counted = false;
         {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            if let Some((first, _)) = records.first()
+                && *first != state.meta.cursor + 1
+            {
+                let (from, to) = (state.meta.cursor + 1, first - 1);
+                tracing::warn!(
+                    from,
+                    to,
+                    "records are not in the journal any more: the levels stand as they were before them"
+                );
+            }
             for (seq, bytes) in records {
                 if !counted && *seq > self.counted_from {
                     // what came before belongs to an earlier process
