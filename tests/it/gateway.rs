@@ -1,7 +1,8 @@
 //! A gateway in a process of its own, its directory, and clients of it.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
@@ -63,8 +64,11 @@ impl Site {
         self.write("stockgate.toml", &format!("{BASE}{more}"));
     }
 
+    /// A file that only we can read, as secrets should be.
     pub(crate) fn write(&self, name: &str, text: &str) {
-        fs::write(self.path().join(name), text).expect("it can be written");
+        let path = self.path().join(name);
+        fs::write(&path, text).expect("it can be written");
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("it is ours");
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -171,12 +175,6 @@ impl Gateway {
         (status.code(), self.log.whole())
     }
 
-    /// Wait until it has ended by itself.
-    pub(crate) fn ended(mut self) -> (Option<i32>, String) {
-        let status = wait(&mut self.child);
-        (status.code(), self.log.whole())
-    }
-
     /// SHA-256 of the certificate in a file.
     pub(crate) fn fingerprint(certificate: &Path) -> [u8; 32] {
         let pem = fs::read(certificate).expect("the certificate is there");
@@ -185,7 +183,7 @@ impl Gateway {
     }
 
     /// A client that trusts the site's self-made certificate and nothing else.
-    pub(crate) fn client(&self, site: &Site, alpn: Alpn) -> Client {
+    pub(crate) fn client(site: &Site, alpn: Alpn) -> Client {
         Client::new(Trust::Fingerprint(Self::fingerprint(&site.data().join("tls-cert.pem"))), alpn).expect("a client")
     }
 
@@ -194,7 +192,7 @@ impl Gateway {
     }
 
     pub(crate) async fn connect(&self, site: &Site, alpn: Alpn) -> Connection {
-        self.client(site, alpn).connect(&self.base()).await.expect("a connection")
+        Self::client(site, alpn).connect(&self.base()).await.expect("a connection")
     }
 
     /// GET from the admin listener.

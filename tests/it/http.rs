@@ -4,7 +4,7 @@ use http::StatusCode;
 use stockgate::net::client::Alpn;
 use tokio::task::JoinSet;
 
-use crate::gateway::{ABSOLUTE, SECRET, Site, delivery};
+use crate::gateway::{ABSOLUTE, Gateway, SECRET, Site, delivery};
 use crate::raw::{Raw, tag_of};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -17,7 +17,7 @@ async fn http_1_and_http_2_clients_deliver_side_by_side() {
         assert_eq!(answer.expect("an answer").status, StatusCode::OK, "request {n} of one HTTP/1.1 connection");
     }
     let base = gateway.base();
-    let http2 = std::sync::Arc::new(gateway.client(&site, Alpn::Http2));
+    let http2 = std::sync::Arc::new(Gateway::client(&site, Alpn::Http2));
     // the first opens the connection that all others share
     http2.send(&base, delivery("two-first", r#"{"sku":"TWO","quantity":1}"#)).await.expect("an answer");
     let mut streams = JoinSet::new();

@@ -160,7 +160,7 @@ fn a_broken_configuration_is_reported_with_its_lines() {
         let line = format!("stockgate.toml:{}:", line_of(start));
         assert!(said.lines().any(|l| l.contains(&line)), "`{start}` is reported as {line}\n{said}");
     }
-    assert!(said.contains("did you mean `shopify`"), "{said}");
+    assert!(said.contains("did you mean \"shopify\""), "{said}");
     // serve says the same and binds nothing
     let said = site.refused().failed(78);
     assert!(said.contains(&format!("stockgate.toml:{}:", line_of("tolerence"))), "{said}");
