@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod logging;
+mod replay;
 mod serve;
 
 /// Exit codes beyond success and usage (`ExitCode::from` is not const for u8 on every toolchain we support).
@@ -30,12 +31,14 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Args),
+    Replay(replay::Args),
 }
 
 /// Run the command line of this process.
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => serve::run(&args),
+        Command::Replay(args) => replay::run(&args),
     }
 }
 
