@@ -17,6 +17,7 @@ mod logging;
 mod man;
 mod output;
 mod reload;
+mod replay;
 mod serve;
 mod sources;
 mod stock;
@@ -68,6 +69,7 @@ commands! {
     Sources(sources),
     Dead(dead),
     Verify(verify),
+    Replay(replay),
     Reload(reload),
     Completions(completions),
     Man(man),

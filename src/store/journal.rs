@@ -65,11 +65,22 @@ pub struct Retention {
     pub max_bytes: u64,
     /// Never a segment with a record beyond this one: the state does not hold it durably.
     pub folded: Seq,
+    /// Only say what would go.
+    pub only_look: bool,
+}
+
+/// What retention removed, or would.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Aged {
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// The newest record of them, 0 when there is none.
+    pub last: Seq,
 }
 
 enum Command {
     Append { bytes: Vec<u8>, done: oneshot::Sender<Result<Seq, Refused>> },
-    Retain { what: Retention, done: oneshot::Sender<u64> },
+    Retain { what: Retention, done: oneshot::Sender<Aged> },
     Close,
 }
 
@@ -146,13 +157,13 @@ impl Appender {
         Ok(Pending(wait))
     }
 
-    /// Drop what retention allows; the bytes of records dropped.
-    pub async fn retain(&self, what: Retention) -> u64 {
+    /// Remove what retention allows.
+    pub async fn retain(&self, what: Retention) -> Aged {
         let (done, wait) = oneshot::channel();
         if self.queue.send(Command::Retain { what, done }).await.is_err() {
-            return 0;
+            return Aged::default();
         }
-        wait.await.unwrap_or(0)
+        wait.await.unwrap_or_default()
     }
 
     /// Commit what is queued, close the file, end the writer's thread. Later appends are refused.
@@ -441,7 +452,7 @@ impl Committer {
                 Command::Retain { what, done } => {
                     let dropped = self.retain(what).unwrap_or_else(|error| {
                         tracing::warn!(%error, "retention failed");
-                        0
+                        Aged::default()
                     });
                     answer(done, dropped);
                 }
@@ -526,7 +537,7 @@ impl Committer {
                         self.shared.queued.fetch_sub(1, Ordering::Relaxed);
                         answer(done, Err(Refused::Unavailable));
                     }
-                    Command::Retain { done, .. } => answer(done, 0),
+                    Command::Retain { done, .. } => answer(done, Aged::default()),
                     Command::Close => queue.close(),
                 }
             }
@@ -543,26 +554,29 @@ impl Committer {
         tracing::info!(head = self.shared.head.load(Ordering::Acquire), "journal open again");
     }
 
-    fn retain(&self, what: Retention) -> Result<u64, StoreError> {
+    fn retain(&self, what: Retention) -> Result<Aged, StoreError> {
         let segments = self.shared.segments().clone();
         let mut total: u64 = segments.iter().map(|s| s.bytes).sum();
-        let (mut gone, mut dropped) = (0, 0);
+        let (mut gone, mut aged) = (0, Aged::default());
         // the newest segment stays
         for (segment, next) in segments.iter().zip(segments.iter().skip(1)) {
-            if next.first - 1 > what.folded || (total <= what.max_bytes && self.newest_of(segment)? >= what.before) {
+            let last = next.first - 1;
+            if last > what.folded || (total <= what.max_bytes && self.newest_of(segment)? >= what.before) {
                 break;
             }
-            self.shared.remove(segment.first)?;
+            if !what.only_look {
+                self.shared.remove(segment.first)?;
+            }
             total -= segment.bytes;
-            dropped += segment.bytes;
+            aged = Aged { bytes: aged.bytes + segment.bytes, last };
             gone += 1;
         }
-        if gone > 0 {
+        if gone > 0 && !what.only_look {
             self.shared.segments.write().unwrap_or_else(PoisonError::into_inner).drain(..gone);
             self.shared.sync_directory()?;
-            tracing::info!(segments = gone, bytes = dropped, "raw deliveries aged out");
+            tracing::info!(segments = gone, bytes = aged.bytes, "raw deliveries aged out");
         }
-        Ok(dropped)
+        Ok(aged)
     }
 
     /// Time of the newest record of an older segment: read once.

@@ -143,10 +143,14 @@ fn retention_drops_old_segments_whole_and_gives_the_space_back() {
     assert!(segments() > 20, "a file for each segment");
     let full = running.journal.file_bytes();
     assert!(full > 20_000_000, "{full} bytes for 12 MB of records in 40 files");
-    let keep = |max_bytes, folded| Retention { before: Timestamp(i64::MIN), max_bytes, folded };
-    assert_eq!(runtime.block_on(running.appender.retain(keep(10_000_000, 0))), 0, "nothing is folded yet");
+    let keep = |max_bytes, folded| Retention { before: Timestamp(i64::MIN), max_bytes, folded, only_look: false };
+    assert_eq!(runtime.block_on(running.appender.retain(keep(10_000_000, 0))), Aged::default(), "nothing is folded yet");
+    let look = Retention { only_look: true, ..keep(10_000_000, 3000) };
+    let would = runtime.block_on(running.appender.retain(look));
+    assert_eq!((running.journal.oldest(), running.journal.file_bytes()), (1, full), "looking removes nothing");
     let dropped = runtime.block_on(running.appender.retain(keep(10_000_000, 3000)));
-    assert!(dropped > 10_000_000, "{dropped}");
+    assert!(dropped.bytes > 10_000_000, "{dropped:?}");
+    assert_eq!((dropped, dropped.last + 1), (would, running.journal.oldest()));
     let oldest = running.journal.oldest();
     assert!((2000..2990).contains(&oldest), "the newest ten megabytes of files are left: {oldest}");
     assert_eq!(running.journal.get(oldest).expect("reads"), Some(record(oldest, 4000)));
@@ -173,8 +177,8 @@ fn retention_by_age_keeps_what_is_young() {
     for n in 1..=200 {
         running.append(record(n, 4000));
     }
-    let what = Retention { before: Timestamp::from_seconds(100), max_bytes: u64::MAX, folded: 200 };
-    assert!(runtime.block_on(running.appender.retain(what)) > 0);
+    let what = Retention { before: Timestamp::from_seconds(100), max_bytes: u64::MAX, folded: 200, only_look: false };
+    assert!(runtime.block_on(running.appender.retain(what)).bytes > 0);
     let oldest = running.journal.oldest();
     assert!((2..=100).contains(&oldest), "a segment with a record of second 100 stays: {oldest}");
     assert_eq!(running.journal.get(oldest).expect("reads"), Some(record(oldest, 4000)));

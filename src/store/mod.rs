@@ -90,6 +90,24 @@ pub fn state_path(data: &Path) -> PathBuf {
     data.join("state.redb")
 }
 
+/// The state's last snapshot in a data directory: what the journal's removed part had come to.
+pub fn snapshot_path(data: &Path) -> PathBuf {
+    data.join("snapshot.redb")
+}
+
+/// Copy a database file whole or not at all: under another name first, synced, then renamed, then the name made durable.
+pub fn copy_file(from: &Path, to: &Path) -> Result<(), StoreError> {
+    let unfinished = to.with_extension("unfinished");
+    let copy = || -> std::io::Result<()> {
+        std::fs::copy(from, &unfinished)?;
+        std::fs::File::open(&unfinished)?.sync_all()?;
+        std::fs::rename(&unfinished, to)?;
+        let directory = to.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        std::fs::File::open(directory)?.sync_all()
+    };
+    copy().map_err(|error| StoreError::Io(format!("{} to {}: {error}", from.display(), to.display())))
+}
+
 const META: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("meta");
 
 /// Open or create a database with a bounded cache; refuse one with a newer schema.

@@ -22,13 +22,14 @@ pub use step::{Folder, Tally};
 use crate::limits::{CHECKPOINT_RECORDS, FOLD_QUEUE_BATCHES, FOLD_STEP_RECORDS, JOURNAL_BATCH_BYTES};
 use crate::store::StoreError;
 use crate::store::journal::{Batch, Journal};
-use crate::store::state::SharedState;
+use crate::store::state::{SharedState, State};
 use crate::time;
 use crate::types::Seq;
 
 enum Message {
     Batch(Batch),
     Checkpoint(SyncSender<()>),
+    Snapshot(tokio::sync::oneshot::Sender<Result<Seq, StoreError>>),
     Stop,
 }
 
@@ -71,6 +72,19 @@ impl FoldHandle {
         if self.queue.send(Message::Checkpoint(done)).is_ok() && wait.recv().is_err() {
             tracing::warn!("the fold ended before its checkpoint");
         }
+    }
+
+    /// Make a snapshot: records up to the one returned may leave the journal for good.
+    pub async fn snapshot(&self) -> Result<Seq, StoreError> {
+        let gone = || StoreError::Io("the fold has stopped".to_owned());
+        let (done, wait) = tokio::sync::oneshot::channel();
+        let queue = self.queue.clone();
+        // the queue may be full for a moment, and its sender blocks
+        let sent = tokio::task::spawn_blocking(move || queue.send(Message::Snapshot(done)).is_ok()).await;
+        if !matches!(sent, Ok(true)) {
+            return Err(gone());
+        }
+        wait.await.map_err(|_| gone())?
     }
 
     /// Fold what is in the journal, make a last checkpoint, end.
@@ -126,6 +140,28 @@ impl Fold {
     }
 }
 
+/// Fold the journal into a state of one's own, up to a record, with a checkpoint at the end. The cursor it ended at.
+pub fn refold(journal: &Journal, state: &mut State, to: Seq) -> Result<Seq, StoreError> {
+    let mut folder = Folder::new(state);
+    let mut tally = Tally::default();
+    loop {
+        let records = journal.read(state.meta.cursor + 1, FOLD_STEP_RECORDS, JOURNAL_BATCH_BYTES)?;
+        let mut folded = false;
+        for (seq, bytes) in records.iter().filter(|(seq, _)| *seq <= to) {
+            folder.fold(state, *seq, bytes, &mut tally)?;
+            folded = true;
+        }
+        tally = Tally::default();
+        if !folded || state.unwritten_records() >= CHECKPOINT_RECORDS || state.wants_checkpoint() {
+            state.checkpoint()?;
+            state.checkpointed()?;
+        }
+        if !folded {
+            return Ok(state.meta.cursor);
+        }
+    }
+}
+
 struct Worker {
     state: SharedState,
     journal: Journal,
@@ -150,6 +186,15 @@ impl Worker {
                     self.checkpoint()?;
                     if done.send(()).is_err() {
                         tracing::trace!("nobody waits for this checkpoint any more");
+                    }
+                }
+                Ok(Message::Snapshot(done)) => {
+                    self.checkpoint()?;
+                    let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+                    let made = state.snapshot().map(|()| state.meta.cursor);
+                    drop(state);
+                    if done.send(made).is_err() {
+                        tracing::trace!("nobody waits for this snapshot any more");
                     }
                 }
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => {
