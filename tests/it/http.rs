@@ -5,7 +5,7 @@ use stockgate::net::client::Alpn;
 use tokio::task::JoinSet;
 
 use crate::gateway::{ABSOLUTE, Gateway, SECRET, Site, delivery};
-use crate::raw::{Raw, tag_of};
+use crate::raw::{Frame, Raw, tag_of};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http_1_and_http_2_clients_deliver_side_by_side() {
@@ -63,4 +63,40 @@ async fn http_1_0_and_tls_1_2_are_spoken() {
     }
     let both = Raw::with(&gateway, &site, &rustls::version::TLS12, &[b"h2", b"http/1.1"]).await;
     assert_eq!(both.protocol(), Some(b"h2".as_slice()), "HTTP/2 is preferred");
+}
+
+/// Many HTTP/2 clients take a stream that is reset for an error, whatever was answered on it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_early_answer_over_http_2_lets_the_client_finish_its_body() {
+    const END_HEADERS: u8 = 4;
+    const END_STREAM: u8 = 1;
+    let site = Site::new(ABSOLUTE);
+    let gateway = site.start();
+    let mut client = Raw::with(&gateway, &site, &rustls::version::TLS13, &[b"h2"]).await;
+    // POST /in/no of https://x, in HPACK without a table; the body is still to come
+    let request = [b"\x83\x87\x04\x06/in/no".as_slice(), b"\x01\x01x"].concat();
+    let mut opening = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    opening.extend(Frame::new(Frame::SETTINGS, 0, 0, b"").encode());
+    opening.extend(Frame::new(Frame::HEADERS, END_HEADERS, 1, &request).encode());
+    client.write(&opening).await;
+    loop {
+        let frame = client.frame().await;
+        if frame.kind == Frame::HEADERS && frame.stream == 1 {
+            // :status 404 stands in HPACK's static table
+            assert_eq!(frame.payload.first(), Some(&0x8d));
+            break;
+        }
+    }
+    // the ping's answer is behind everything that the answer brought with it
+    let mut rest = Frame::new(Frame::PING, 0, 0, &[7; 8]).encode();
+    rest.extend(Frame::new(Frame::DATA, END_STREAM, 1, b"{}").encode());
+    rest.extend(Frame::new(Frame::PING, 0, 0, &[8; 8]).encode());
+    client.write(&rest).await;
+    loop {
+        let frame = client.frame().await;
+        assert_ne!(frame.kind, Frame::RST_STREAM, "the stream is reset: {frame:?}");
+        if frame.kind == Frame::PING && frame.flags == 1 && frame.payload == [8; 8] {
+            break;
+        }
+    }
 }

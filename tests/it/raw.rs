@@ -77,6 +77,50 @@ impl Raw {
     }
 }
 
+/// One HTTP/2 frame.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) stream: u32,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Frame {
+    pub(crate) const DATA: u8 = 0;
+    pub(crate) const HEADERS: u8 = 1;
+    pub(crate) const RST_STREAM: u8 = 3;
+    pub(crate) const SETTINGS: u8 = 4;
+    pub(crate) const PING: u8 = 6;
+
+    pub(crate) fn new(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Self {
+        Self { kind, flags, stream, payload: payload.to_vec() }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let length = u32::try_from(self.payload.len()).expect("a short frame").to_be_bytes();
+        let mut bytes = length[1..].to_vec();
+        bytes.extend([self.kind, self.flags]);
+        bytes.extend(self.stream.to_be_bytes());
+        bytes.extend(&self.payload);
+        bytes
+    }
+}
+
+impl Raw {
+    /// Read one HTTP/2 frame.
+    pub(crate) async fn frame(&mut self) -> Frame {
+        let mut head = [0; 9];
+        let read = tokio::time::timeout(PATIENCE, self.0.read_exact(&mut head)).await;
+        read.expect("a frame in time").expect("a frame");
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        let mut payload = vec![0; length];
+        self.0.read_exact(&mut payload).await.expect("a whole frame");
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        Frame { kind: head[3], flags: head[4], stream, payload }
+    }
+}
+
 /// An answer with its head and the body that its length announces.
 fn is_whole(text: &str) -> bool {
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };

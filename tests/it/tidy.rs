@@ -297,7 +297,10 @@ fn read(path: &str) -> String {
 
 fn rust_files() -> Vec<Source> {
     let files = files_below("src").into_iter().chain(files_below("tests"));
-    files.filter(|path| Path::new(path).extension().is_some_and(|e| e == "rs")).map(|path| Source { text: read(&path), path }).collect()
+    files
+        .filter(|path| Path::new(path).extension().is_some_and(|e| e == "rs"))
+        .map(|path| Source { text: read(&path), path })
+        .collect()
 }
 
 /// Modules right below a folder of `src/`: its sub-folders and its files.
