@@ -146,7 +146,7 @@ pub fn sign(
             Signed::default().header("x-shopify-hmac-sha256", hmac(body)).header("x-shopify-webhook-id", delivery_id)
         }
         Scheme::WooCommerce => Signed::default()
-            .header("x-wc-webhook-signature", hmac(body.trim_ascii()))
+            .header("x-wc-webhook-signature", hmac(trimmed(body)))
             .header("x-wc-webhook-delivery-id", delivery_id),
         Scheme::Shippingbo(Shippingbo::Hmac) => Signed::default().header("x-shippingbo-hmac-sha256", hmac(body)),
         Scheme::Shippingbo(Shippingbo::Header(name)) => Signed::default().header(name, in_a_header(secret)?),
@@ -156,6 +156,15 @@ pub fn sign(
         Scheme::StandardWebhooks { raw } => standard_webhooks(*raw, secret, body, now, delivery_id)?,
         Scheme::Generic(generic) => generic.sign(secret, body, now, delivery_id)?,
     })
+}
+
+/// What PHP's `trim` leaves: without spaces, tabs, line ends, NUL and vertical tabs at either end.
+fn trimmed(body: &[u8]) -> &[u8] {
+    let is_blank = |byte: &u8| b" \t\n\r\0\x0b".contains(byte);
+    let start = body.iter().take_while(|b| is_blank(b)).count();
+    let rest = body.get(start..).unwrap_or_default();
+    let end = rest.len() - rest.iter().rev().take_while(|b| is_blank(b)).count();
+    rest.get(..end).unwrap_or_default()
 }
 
 fn in_a_header(secret: &Secret) -> Result<&str, CannotSign> {

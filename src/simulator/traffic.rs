@@ -245,6 +245,7 @@ impl Lane {
         let second = self.change(cell, now);
         shots.push(self.news(&second, now));
         self.pass_a_second();
+        self.ticks += 1;
         let at = self.clock(now);
         let back = self.account.assign(cell, first.after, at, now);
         self.owe(&back);
