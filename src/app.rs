@@ -75,13 +75,12 @@ impl StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::DataDirectory(why) => f.write_str(why),
             Self::Store(error) => error.fmt(f),
             Self::Tls(error) => write!(f, "the certificate cannot be used: {error}"),
             Self::Bind { what, address, error } => {
                 write!(f, "cannot listen on {address} ([{what}].address): {error}")
             }
-            Self::Api(why) => f.write_str(why),
+            Self::DataDirectory(why) | Self::Api(why) => f.write_str(why),
             Self::Journal(_) => f.write_str("the journal cannot be written: is the disk full?"),
             Self::Thread(error) => write!(f, "cannot start a thread: {error}"),
         }
@@ -376,7 +375,8 @@ async fn append_policy(appender: &Appender, policy: &str) -> Result<(), Refused>
     appender.append(record)?.durable().await.map(|_| ())
 }
 
-fn make_data_directory(path: &Path) -> Result<(), StartError> {
+/// Make the data directory, for its owner only, unless it is there.
+pub fn make_data_directory(path: &Path) -> Result<(), StartError> {
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)

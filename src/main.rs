@@ -1,2 +1,5 @@
-//! The `stockgate` command.
-fn main() {}
+//! The `stockgate` command: parse the command line, call `cli`, return the exit code.
+
+fn main() -> std::process::ExitCode {
+    stockgate::cli::main()
+}
