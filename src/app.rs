@@ -24,15 +24,15 @@ use crate::net::client::{Alpn, BaseUrl, Client, Limits as ClientLimits};
 use crate::net::serve::{Limits as ServerLimits, Server};
 use crate::net::tls::{Identity, TlsError, certificates, load_or_make};
 use crate::net::trust::Trust;
-use crate::pipeline::apply::{Fold, FoldHandle, SharedState};
+use crate::pipeline::apply::{Fold, FoldHandle};
 use crate::pipeline::fetch::{FetchSource, Fetcher};
 use crate::pipeline::ingest::{Ingest, Route};
 use crate::pipeline::retain::{self, Keep};
 use crate::sources::Credentials;
-use crate::store::StoreError;
 use crate::store::codec::encode_record;
 use crate::store::journal::{Appender, Journal, Refused};
-use crate::store::state::State;
+use crate::store::state::{SharedState, State};
+use crate::store::{StoreError, copy_file, snapshot_path, state_path};
 use crate::time;
 use crate::types::{Record, RecordBody, Secret};
 
@@ -188,8 +188,13 @@ impl Gateway {
         servers.spawn(public.run(Arc::clone(&core.ingest), stopping.clone()));
         servers.spawn(admin.run(api, stopping.clone()));
         let mut workers = JoinSet::new();
-        let durable = handle.clone();
-        workers.spawn(retain::run(appender.clone(), keep_changes, move || durable.durable_cursor(), stopping.clone()));
+        let (durable, snapshots) = (handle.clone(), handle.clone());
+        let folded = move || durable.durable_cursor();
+        let snapshot = move || {
+            let fold = snapshots.clone();
+            async move { fold.snapshot().await }
+        };
+        workers.spawn(retain::run(appender.clone(), keep_changes, folded, snapshot, stopping.clone()));
         workers.spawn(fetch_workers(fetch_changes, Arc::clone(&core), handle.clone(), stopping.clone()));
         workers.spawn(async move {
             loop {
@@ -384,15 +389,26 @@ pub fn make_data_directory(path: &Path) -> Result<(), StartError> {
         .map_err(|error| StartError::DataDirectory(format!("the data directory {} cannot be made: {error}", path.display())))
 }
 
-/// Open the state; one that is beyond repair is set aside and made anew from the journal.
+/// Open the state. One that is beyond repair is set aside; one that is not there is begun from the last snapshot, when there is
+/// one, else from nothing. The fold brings it up to the journal's end.
 pub fn open_state(data: &Path, cache: usize) -> Result<State, StoreError> {
+    let (path, snapshot) = (state_path(data), snapshot_path(data));
+    let begun = !path.exists() && snapshot.exists();
+    if begun {
+        tracing::warn!("there is no state: it is begun from the last snapshot");
+        copy_file(&snapshot, &path)?;
+    }
     match State::open(data, cache) {
         Err(error @ (StoreError::Damaged { .. } | StoreError::Row(_))) => {
-            let path = crate::store::state_path(data);
-            let aside = path.with_extension(format!("damaged-{}", time::now().seconds()));
-            tracing::error!(%error, aside = %aside.display(), "the state is set aside and rebuilt from the journal");
-            std::fs::rename(&path, &aside).map_err(|e| StoreError::Io(format!("{}: {e}", path.display())))?;
-            State::open(data, cache)
+            let damaged = if begun { &snapshot } else { &path };
+            let aside = damaged.with_extension(format!("damaged-{}", time::now().seconds()));
+            tracing::error!(%error, aside = %aside.display(), "set aside: the state is rebuilt from the snapshot or the journal");
+            let io = |e: io::Error| StoreError::Io(format!("{}: {e}", damaged.display()));
+            std::fs::rename(damaged, &aside).map_err(io)?;
+            if begun {
+                std::fs::remove_file(&path).map_err(io)?;
+            }
+            open_state(data, cache)
         }
         other => other,
     }
@@ -524,4 +540,80 @@ async fn fetch_workers(
 /// Returns when a stop was asked for, or nobody is left to ask for one.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::apply::refold;
+
+    const CACHE: usize = 4 * 1024 * 1024;
+
+    /// A data directory whose state has folded one policy record, and that state's digest.
+    fn folded() -> (tempfile::TempDir, [u8; 32]) {
+        let directory = tempfile::TempDir::new().expect("a directory");
+        let data = directory.path();
+        let journal = Journal::open(data, CACHE, 0).expect("opens");
+        let (appender, thread) = journal.start(16, |_| {}).expect("starts");
+        let policy = r#"{"v":1,"sources":{},"warehouses":{"main":{"authority":["a"],"low":"1"}}}"#;
+        let record = encode_record(&Record { at: time::now(), body: RecordBody::Policy(policy) });
+        appender.append(record).expect("room").durable_blocking().expect("durable");
+        drop(appender);
+        thread.join().expect("ends");
+        drop(journal);
+        let digest = again(data);
+        (directory, digest)
+    }
+
+    /// Open whatever is there, fold the journal to its end, and tell what came out.
+    fn again(data: &Path) -> [u8; 32] {
+        let mut state = open_state(data, CACHE).expect("opens");
+        let journal = Journal::open(data, CACHE, 0).expect("opens");
+        refold(&journal, &mut state, u64::MAX).expect("folds");
+        state.digest().expect("reads")
+    }
+
+    fn names(data: &Path) -> String {
+        let mut names: Vec<String> = std::fs::read_dir(data)
+            .expect("reads")
+            .map(|e| e.expect("an entry").file_name().display().to_string())
+            .collect();
+        names.sort();
+        names.join(" ")
+    }
+
+    #[test]
+    fn a_state_that_was_deleted_is_rebuilt_from_the_journal() {
+        let (directory, digest) = folded();
+        std::fs::remove_file(state_path(directory.path())).expect("removes");
+        assert_eq!(again(directory.path()), digest);
+    }
+
+    #[test]
+    fn a_state_beyond_repair_is_set_aside_and_rebuilt() {
+        let (directory, digest) = folded();
+        std::fs::write(state_path(directory.path()), "rubbish".repeat(1000)).expect("writes");
+        assert_eq!(again(directory.path()), digest);
+        assert!(names(directory.path()).contains("state.damaged-"), "{}", names(directory.path()));
+    }
+
+    #[test]
+    fn a_deleted_state_begins_at_the_snapshot_when_the_journal_has_aged() {
+        let (directory, digest) = folded();
+        let data = directory.path();
+        State::open(data, CACHE).expect("opens").snapshot().expect("copies");
+        std::fs::remove_file(state_path(data)).expect("removes");
+        std::fs::remove_dir_all(crate::store::journal_path(data)).expect("removes");
+        assert_eq!(again(data), digest, "the snapshot alone holds what the journal has lost");
+    }
+
+    #[test]
+    fn a_damaged_snapshot_is_no_reason_not_to_start() {
+        let (directory, digest) = folded();
+        let data = directory.path();
+        std::fs::remove_file(state_path(data)).expect("removes");
+        std::fs::write(snapshot_path(data), "rubbish".repeat(1000)).expect("writes");
+        assert_eq!(again(data), digest);
+        assert!(names(data).contains("snapshot.damaged-"), "{}", names(data));
+    }
 }

@@ -146,19 +146,21 @@ struct Body {
 impl Body {
     fn of(bytes: &[u8]) -> Self {
         let truncated = bytes.len() > DEAD_BODY_SHOWN_MAX_BYTES;
-        let (encoding, text) = match std::str::from_utf8(bytes) {
-            Ok(text) => {
-                let cut = text.char_indices().map(|(at, _)| at).take_while(|at| *at <= DEAD_BODY_SHOWN_MAX_BYTES).last();
-                let shown = if truncated { text.get(..cut.unwrap_or(0)).unwrap_or_default() } else { text };
-                ("utf-8", shown.to_owned())
-            }
-            Err(_) => {
-                let shown = bytes.get(..bytes.len().min(DEAD_BODY_SHOWN_MAX_BYTES)).unwrap_or_default();
-                ("base64", BASE64.encode(shown))
-            }
+        let (encoding, text) = if let Ok(text) = std::str::from_utf8(bytes) {
+            let shown = if truncated { cut(text, DEAD_BODY_SHOWN_MAX_BYTES) } else { text };
+            ("utf-8", shown.to_owned())
+        } else {
+            let shown = bytes.get(..bytes.len().min(DEAD_BODY_SHOWN_MAX_BYTES)).unwrap_or_default();
+            ("base64", BASE64.encode(shown))
         };
         Self { encoding, text, bytes: bytes.len(), truncated }
     }
+}
+
+/// The longest start of a text that has at most so many bytes.
+fn cut(text: &str, bytes: usize) -> &str {
+    let end = (0..=bytes).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    text.get(..end).unwrap_or(text)
 }
 
 /// A journal record for people.

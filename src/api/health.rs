@@ -3,13 +3,15 @@
 //! `/livez` says that the process answers. `/readyz` says that a delivery sent now would be acknowledged and folded; it is
 //! what a load balancer or an update script asks. It turns 503 when a stop begins, before the listeners close.
 
+use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::StatusCode;
 
 use super::Context;
 use super::params::Params;
-use super::problem::{Answer, text};
+use super::problem::text;
+use crate::net::serve::Outgoing;
 
 /// Share of the journal's queue, in percent, from which on the gateway is not ready.
 const QUEUE_FULL_PERCENT: u64 = 90;
@@ -67,22 +69,23 @@ pub(super) fn is_ready(context: &Context) -> bool {
 }
 
 /// `/livez`.
-pub(super) fn live() -> Answer {
-    Ok(text(StatusCode::OK, "ok\n".to_owned()))
+pub(super) fn live() -> Outgoing {
+    text(StatusCode::OK, "ok\n".to_owned())
 }
 
 /// `/readyz` and `/healthz`: what is wrong is always listed, what is well with `?verbose`.
-pub(super) fn ready(context: &Context, params: &Params) -> Answer {
+pub(super) fn ready(context: &Context, params: &Params) -> Outgoing {
     let checks = checks(context);
     let ready = checks.iter().all(|check| check.problem.is_none());
     let mut body = String::new();
     for check in checks {
-        match check.problem {
-            Some(problem) => body.push_str(&format!("{}: failed: {problem}\n", check.name)),
-            None if params.flag("verbose") => body.push_str(&format!("{}: ok\n", check.name)),
-            None => {}
-        }
+        let written = match check.problem {
+            Some(problem) => writeln!(body, "{}: failed: {problem}", check.name),
+            None if params.flag("verbose") => writeln!(body, "{}: ok", check.name),
+            None => Ok(()),
+        };
+        written.expect("writing into a String does not fail");
     }
     body.push_str(if ready { "ok\n" } else { "not ready\n" });
-    Ok(text(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, body))
+    text(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, body)
 }

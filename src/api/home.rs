@@ -89,7 +89,7 @@ fn html(status: &Status, warehouses: &[[String; 7]], sources: &[Listed]) -> Stri
         ("/api/v1/status", "status"),
         ("/api/v1/openapi.json", "the API"),
     ] {
-        page.push_str(&format!("<a href=\"{link}\">{words}</a> "));
+        write!(page, "<a href=\"{link}\">{words}</a> ").expect("writing into a String does not fail");
     }
     page.push_str("</p>\n</html>\n");
     page

@@ -255,8 +255,8 @@ impl Api {
         let shared = &self.shared;
         match route.operation {
             Operation::Home => home::page(shared).await,
-            Operation::Live => health::live(),
-            Operation::Ready => health::ready(&shared.context, &call.params),
+            Operation::Live => Ok(health::live()),
+            Operation::Ready => Ok(health::ready(&shared.context, &call.params)),
             Operation::Metrics => metrics_page::page(shared, &call).await,
             Operation::OpenApi => Ok(problem::answer(StatusCode::OK, "application/json", OPENAPI)),
             Operation::Status => status::status(shared).await,

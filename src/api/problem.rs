@@ -19,7 +19,7 @@ pub(super) type Answer = Result<Outgoing, Problem>;
 
 /// Why a request got no answer: a status and a sentence that says what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub(super) struct Problem {
     status: StatusCode,
     detail: String,
     /// Several sentences, where there are several problems.

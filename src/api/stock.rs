@@ -313,7 +313,8 @@ impl From<Flow> for Moved {
 
 #[derive(Serialize)]
 struct Warehouse {
-    warehouse: String,
+    #[serde(rename = "warehouse")]
+    name: String,
     levels: u64,
     units: Sum,
     in_stock: u64,
@@ -329,7 +330,7 @@ struct Warehouse {
 impl Warehouse {
     fn of(name: &str, totals: &Totals, now: Timestamp) -> Self {
         Self {
-            warehouse: name.to_owned(),
+            name: name.to_owned(),
             levels: totals.levels,
             units: Sum(totals.units),
             in_stock: totals.in_stock,

@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 mod demo;
 mod logging;
+mod replay;
 mod serve;
 
 /// Exit codes beyond success and usage (`ExitCode::from` is not const for u8 on every toolchain we support).
@@ -32,6 +33,7 @@ struct Cli {
 enum Command {
     Demo(demo::Args),
     Serve(serve::Args),
+    Replay(replay::Args),
 }
 
 /// Run the command line of this process.
@@ -39,6 +41,7 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Demo(args) => demo::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Replay(args) => replay::run(&args),
     }
 }
 

@@ -13,7 +13,6 @@ use bytes::Bytes;
 use http::{Request, header};
 use tokio::sync::watch;
 
-use super::apply::SharedState;
 use crate::limits::FETCH_PAGES_MAX;
 use crate::metrics;
 use crate::net::client::{Answer, BaseUrl, Client};
@@ -22,6 +21,7 @@ use crate::sources::{ApiAnswer, Credentials, Source, Verdict};
 use crate::store::codec::encode_record;
 use crate::store::journal::{Appender, Journal};
 use crate::store::rows::FetchTask;
+use crate::store::state::SharedState;
 use crate::time::{self, Timestamp};
 use crate::types::{FetchFailed, Fetched, Need, Record, RecordBody, Seq};
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::limits::RETENTION_PERIOD;
-use crate::store::journal::{Appender, Retention};
+use crate::store::StoreError;
+use crate::store::journal::{Aged, Appender, Retention};
 use crate::time::{self, Timestamp};
 use crate::types::Seq;
 
@@ -18,15 +19,66 @@ pub struct Keep {
     pub bytes: u64,
 }
 
-/// Look once a minute until told to stop. `folded` says up to where the state is durable.
-pub async fn run(journal: Appender, keep: watch::Receiver<Keep>, folded: impl Fn() -> Seq, mut stop: watch::Receiver<bool>) {
+/// A piece of the journal is removed when it is at least this share of what is kept, or a day after the last: each removal
+/// costs a snapshot, which is a copy of the whole state, and flash wears.
+const PIECES: u64 = 8;
+const AT_LEAST_EVERY: Duration = Duration::from_secs(24 * 3600);
+
+/// Look once a minute until told to stop.
+///
+/// `folded` says up to where the state is durable; `snapshot` makes the copy of the state that stands for the removed records
+/// from then on, and says up to where it reaches. Without one nothing is removed: state and journal together always hold
+/// everything that was ever acknowledged.
+pub async fn run<F, S>(
+    journal: Appender,
+    keep: watch::Receiver<Keep>,
+    folded: impl Fn() -> Seq,
+    snapshot: F,
+    mut stop: watch::Receiver<bool>,
+) where
+    F: Fn() -> S,
+    S: Future<Output = Result<Seq, StoreError>>,
+{
+    let mut removed_at = time::now();
     loop {
         tokio::select! {
             () = tokio::time::sleep(RETENTION_PERIOD) => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
+        let now = time::now();
         let Keep { age, bytes } = *keep.borrow();
-        let before = Timestamp(time::now().0.saturating_sub(i64::try_from(age.as_micros()).unwrap_or(i64::MAX)));
-        journal.retain(Retention { before, max_bytes: bytes, folded: folded() }).await;
+        let before = Timestamp(now.0.saturating_sub(i64::try_from(age.as_micros()).unwrap_or(i64::MAX)));
+        let look = Retention { before, max_bytes: bytes, folded: folded(), only_look: true };
+        let would = journal.retain(look).await;
+        if !worth_it(would, bytes, now.since(removed_at)) {
+            continue;
+        }
+        match snapshot().await {
+            Ok(reaches) => {
+                journal
+                    .retain(Retention { folded: reaches.min(look.folded.max(would.last)), only_look: false, ..look })
+                    .await;
+                removed_at = now;
+            }
+            Err(error) => tracing::warn!(%error, "no snapshot of the state: raw deliveries stay"),
+        }
+    }
+}
+
+fn worth_it(would: Aged, keep: u64, since: Duration) -> bool {
+    would.last > 0 && (would.bytes >= keep.checked_div(PIECES).unwrap_or(0) || since >= AT_LEAST_EVERY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_pieces_wait_for_a_day() {
+        let piece = |bytes| Aged { bytes, last: 1 };
+        assert!(!worth_it(Aged::default(), 1 << 30, AT_LEAST_EVERY));
+        assert!(!worth_it(piece(16 << 20), 1 << 30, Duration::from_secs(60)));
+        assert!(worth_it(piece(16 << 20), 1 << 30, AT_LEAST_EVERY));
+        assert!(worth_it(piece(128 << 20), 1 << 30, Duration::from_secs(60)));
     }
 }

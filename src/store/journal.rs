@@ -1,8 +1,13 @@
-//! `journal.redb`: the truth.
+//! `journal/`: the truth.
 //!
-//! Records are appended under 1, 2, 3, ... in segments (one table each, `segment-<first number>`), by one thread that commits
-//! whatever is waiting: idle it commits at once, busy its batch grows. No timer. A commit is two-phase and durable before
-//! anybody who waits for it is answered. Retention drops whole segments, never one that the state has not folded durably.
+//! Records are appended under 1, 2, 3, ... by one thread that commits whatever is waiting: idle it commits at once, busy its
+//! batch grows. No timer. A commit is two-phase and durable before anybody who waits for it is answered.
+//!
+//! The journal is cut into segments, one small database file each, named after its first record; only the newest is written.
+//! Retention removes whole files, so the space is back at once (a redb file hardly ever shrinks by itself, and compacting one
+//! would stop acknowledgement for as long as it takes); a repair after a crash walks one segment, not the whole journal; and
+//! damage stays within its segment. A new segment is made under another name, with its schema committed, and then renamed:
+//! a file with a segment's name is a whole database. Segments that the state has not folded durably are never removed.
 //!
 //! After a failed commit nothing is acknowledged and the file is not written again: it is closed, opened anew (redb then
 //! repairs it), and only then work goes on. A batch that failed may still be found in the file afterwards; nobody was told
@@ -10,15 +15,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, TableHandle};
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
 
 use super::StoreError;
-use super::codec::{Reader, Writer};
 use crate::limits::{JOURNAL_BATCH_BYTES, JOURNAL_BATCH_RECORDS, JOURNAL_SEGMENT_BYTES};
 use crate::time::{self, Timestamp};
 use crate::types::Seq;
@@ -26,11 +30,13 @@ use crate::types::Seq;
 /// How long the writer waits before it tries to open the file again after a failure.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 
-/// A table of records.
-type Segment<'a> = TableDefinition<'a, u64, &'static [u8]>;
-
-/// Figures of the segments that are full, by first record; counting them again at each start would read them all.
-const SEALED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("sealed");
+/// The records of a segment, by number.
+const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
+/// A segment that is still being made.
+const UNFINISHED: &str = "unfinished.redb";
+/// Older segments that stay open for readers; each has a page cache of [`OLD_SEGMENT_CACHE_BYTES`].
+const OLD_SEGMENTS_OPEN: usize = 2;
+const OLD_SEGMENT_CACHE_BYTES: usize = 1024 * 1024;
 
 /// Why a record was not taken. Nothing of it is on disk as far as anyone may rely on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,45 +65,47 @@ pub struct Retention {
     pub max_bytes: u64,
     /// Never a segment with a record beyond this one: the state does not hold it durably.
     pub folded: Seq,
+    /// Only say what would go.
+    pub only_look: bool,
+}
+
+/// What retention removed, or would.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Aged {
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// The newest record of them, 0 when there is none.
+    pub last: Seq,
 }
 
 enum Command {
     Append { bytes: Vec<u8>, done: oneshot::Sender<Result<Seq, Refused>> },
-    Retain { what: Retention, done: oneshot::Sender<u64> },
+    Retain { what: Retention, done: oneshot::Sender<Aged> },
     Close,
 }
 
-/// One segment's figures.
+/// One segment. Its records end where the next one begins.
 #[derive(Debug, Clone, Copy)]
-struct SegmentInfo {
+struct Segment {
     first: Seq,
-    records: u64,
+    /// Size of its file.
     bytes: u64,
-    newest: Timestamp,
-}
-
-impl SegmentInfo {
-    fn encode(&self) -> Vec<u8> {
-        let mut w = Writer::default();
-        w.count(self.records).count(self.bytes).time(self.newest);
-        w.finish()
-    }
-
-    fn decode(first: Seq, bytes: &[u8]) -> Result<Self, StoreError> {
-        let mut r = Reader::new(bytes);
-        Ok(Self { first, records: r.count("records")?, bytes: r.count("bytes")?, newest: r.time("newest")? })
-    }
+    /// Time of its newest record, once somebody asked.
+    newest: Option<Timestamp>,
 }
 
 struct Shared {
-    path: PathBuf,
+    directory: PathBuf,
     cache: usize,
     floor: Seq,
-    /// `None` between a failure and the next successful open, and after close.
-    database: RwLock<Option<Database>>,
+    /// The newest segment; `None` between a failure and the next successful open, and after close.
+    newest: RwLock<Option<Database>>,
+    /// Oldest first.
+    segments: RwLock<Vec<Segment>>,
+    older_open: Mutex<Vec<(Seq, Arc<Database>)>>,
     head: AtomicU64,
-    oldest: AtomicU64,
-    retained_bytes: AtomicU64,
+    /// Bytes of the records in the newest segment.
+    filled: AtomicU64,
     healthy: AtomicBool,
     queued: AtomicU64,
 }
@@ -149,13 +157,13 @@ impl Appender {
         Ok(Pending(wait))
     }
 
-    /// Drop what retention allows; the bytes of records dropped.
-    pub async fn retain(&self, what: Retention) -> u64 {
+    /// Remove what retention allows.
+    pub async fn retain(&self, what: Retention) -> Aged {
         let (done, wait) = oneshot::channel();
         if self.queue.send(Command::Retain { what, done }).await.is_err() {
-            return 0;
+            return Aged::default();
         }
-        wait.await.unwrap_or(0)
+        wait.await.unwrap_or_default()
     }
 
     /// Commit what is queued, close the file, end the writer's thread. Later appends are refused.
@@ -180,20 +188,21 @@ impl Journal {
     /// Open or create the journal in a data directory, to read. Its next record gets a number above `floor`: what the state
     /// has folded already. A journal that ends below it was lost or replaced, and its numbers must not be given twice.
     pub fn open(data: &Path, cache: usize, floor: Seq) -> Result<Self, StoreError> {
-        let path = super::journal_path(data);
-        let database = super::open(&path, cache)?;
+        let directory = super::journal_path(data);
+        std::fs::create_dir_all(&directory).map_err(|error| StoreError::Io(format!("{}: {error}", directory.display())))?;
         let shared = Shared {
-            path,
+            directory,
             cache,
             floor,
-            database: RwLock::new(None),
+            newest: RwLock::new(None),
+            segments: RwLock::new(Vec::new()),
+            older_open: Mutex::new(Vec::new()),
             head: AtomicU64::new(0),
-            oldest: AtomicU64::new(1),
-            retained_bytes: AtomicU64::new(0),
+            filled: AtomicU64::new(0),
             healthy: AtomicBool::new(true),
             queued: AtomicU64::new(0),
         };
-        shared.take(database)?;
+        shared.open()?;
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -203,11 +212,21 @@ impl Journal {
         queue: usize,
         committed: impl Fn(Batch) + Send + 'static,
     ) -> std::io::Result<(Appender, JoinHandle<()>)> {
+        self.start_with(queue, JOURNAL_SEGMENT_BYTES, committed)
+    }
+
+    /// The same with segments of another size.
+    fn start_with(
+        &self,
+        queue: usize,
+        segment_bytes: u64,
+        committed: impl Fn(Batch) + Send + 'static,
+    ) -> std::io::Result<(Appender, JoinHandle<()>)> {
         let (send, receive) = mpsc::channel(queue);
         let shared = Arc::clone(&self.shared);
-        let thread = std::thread::Builder::new()
-            .name("journal".to_owned())
-            .spawn(move || Committer { shared, segments: Vec::new(), committed: Box::new(committed) }.run(receive))?;
+        let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || {
+            Committer { shared, segment_bytes, committed: Box::new(committed) }.run(receive);
+        })?;
         Ok((Appender { shared: Arc::clone(&self.shared), queue: send }, thread))
     }
 
@@ -216,19 +235,14 @@ impl Journal {
         self.shared.head.load(Ordering::Acquire)
     }
 
-    /// Number of the oldest record still kept.
+    /// Number of the oldest record still kept (or of the next one, when none is).
     pub fn oldest(&self) -> Seq {
-        self.shared.oldest.load(Ordering::Acquire)
+        self.shared.segments().first().map_or(1, |s| s.first)
     }
 
-    /// Bytes of the records still kept.
-    pub fn retained_bytes(&self) -> u64 {
-        self.shared.retained_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Bytes of the file.
+    /// Bytes of the journal on disk.
     pub fn file_bytes(&self) -> u64 {
-        super::file_bytes(&self.shared.path)
+        self.shared.segments().iter().map(|s| s.bytes).sum()
     }
 
     /// Commits work.
@@ -238,25 +252,32 @@ impl Journal {
 
     /// Records from `from` on: at most `records` of them, and no more once `bytes` are read. Empty at the end.
     pub fn read(&self, from: Seq, records: usize, bytes: usize) -> Result<Vec<(Seq, Vec<u8>)>, StoreError> {
-        let guard = self.shared.database.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(database) = guard.as_ref() else { return Err(StoreError::Io("the journal is being reopened".to_owned())) };
-        let transaction = database.begin_read()?;
-        let mut found = Vec::new();
-        let mut size = 0;
-        let segments = segment_names(transaction.list_tables()?);
-        let start = segments.partition_point(|(first, _)| *first <= from).saturating_sub(1);
-        for (_, name) in segments.iter().skip(start) {
-            let table = transaction.open_table(Segment::new(name))?;
-            for row in table.range(from..)? {
-                let (seq, value) = row?;
-                size += value.value().len();
-                found.push((seq.value(), value.value().to_vec()));
-                if found.len() >= records || size >= bytes {
-                    return Ok(found);
+        let mut found = Found { records: Vec::new(), size: 0, most_records: records, most_bytes: bytes };
+        // held to the end: no new segment begins, so the last one of the list is the one that is open here
+        let newest = self.shared.newest.read().unwrap_or_else(PoisonError::into_inner);
+        let segments = self.shared.segments().clone();
+        let start = segments.partition_point(|s| s.first <= from).saturating_sub(1);
+        for (i, segment) in segments.iter().enumerate().skip(start) {
+            let done = if i + 1 == segments.len() {
+                let reopening = || StoreError::Io("the journal is being reopened".to_owned());
+                found.take(newest.as_ref().ok_or_else(reopening)?, from)?
+            } else {
+                match self.shared.older(segment.first)? {
+                    Some(database) => found.take(&database, from)?,
+                    // aged out since the list was made
+                    None => false,
                 }
+            };
+            if done {
+                break;
             }
         }
-        Ok(found)
+        Ok(found.records)
+    }
+
+    /// Bytes of the journal on disk; retention counts them.
+    pub fn retained_bytes(&self) -> u64 {
+        self.file_bytes()
     }
 
     /// One record.
@@ -265,19 +286,29 @@ impl Journal {
     }
 }
 
-fn segment_names(tables: impl Iterator<Item = redb::UntypedTableHandle>) -> Vec<(Seq, String)> {
-    let mut names: Vec<(Seq, String)> = tables
-        .filter_map(|t| {
-            let first = t.name().strip_prefix("segment-")?.parse().ok()?;
-            Some((first, t.name().to_owned()))
-        })
-        .collect();
-    names.sort_unstable();
-    names
+/// Collects records up to a bound.
+struct Found {
+    records: Vec<(Seq, Vec<u8>)>,
+    size: usize,
+    most_records: usize,
+    most_bytes: usize,
 }
 
-fn segment_name(first: Seq) -> String {
-    format!("segment-{first:020}")
+impl Found {
+    /// Take what a segment has; true when it is enough.
+    fn take(&mut self, database: &Database, from: Seq) -> Result<bool, StoreError> {
+        let transaction = database.begin_read()?;
+        let table = transaction.open_table(RECORDS)?;
+        for row in table.range(from..)? {
+            let (seq, value) = row?;
+            self.size += value.value().len();
+            self.records.push((seq.value(), value.value().to_vec()));
+            if self.records.len() >= self.most_records || self.size >= self.most_bytes {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
 }
 
 /// The time that stands in a record's bytes (see `codec::encode_record`).
@@ -286,10 +317,42 @@ fn record_time(bytes: &[u8]) -> Timestamp {
 }
 
 impl Shared {
-    /// Take a freshly opened database into use.
-    fn take(&self, database: Database) -> Result<(), StoreError> {
-        let segments = read_segments(&database)?;
-        let head = segments.last().map_or(0, |s| s.first + s.records - 1);
+    fn segments(&self) -> RwLockReadGuard<'_, Vec<Segment>> {
+        self.segments.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path_of(&self, first: Seq) -> PathBuf {
+        self.directory.join(format!("{first:020}.redb"))
+    }
+
+    fn io(&self, error: &std::io::Error) -> StoreError {
+        StoreError::Io(format!("{}: {error}", self.directory.display()))
+    }
+
+    /// Find the segments, open the newest; make the first one when there is none.
+    fn open(&self) -> Result<(), StoreError> {
+        let mut segments = Vec::new();
+        for entry in std::fs::read_dir(&self.directory).map_err(|e| self.io(&e))? {
+            let entry = entry.map_err(|e| self.io(&e))?;
+            let name = entry.file_name();
+            let Some(first) = name.to_str().and_then(|n| n.strip_suffix(".redb")).and_then(|n| n.parse().ok()) else {
+                continue;
+            };
+            segments.push(Segment { first, bytes: entry.metadata().map_err(|e| self.io(&e))?.len(), newest: None });
+        }
+        segments.sort_unstable_by_key(|s| s.first);
+        let (database, head, filled) = if let Some(last) = segments.last() {
+            let database = super::open(&self.path_of(last.first), self.cache)?;
+            let read = database.begin_read()?;
+            let table = read.open_table(RECORDS)?;
+            let newest = table.last()?.map(|(seq, _)| seq.value());
+            let filled = table.stats()?.stored_bytes();
+            (database, newest.unwrap_or(last.first - 1), filled)
+        } else {
+            let (database, segment) = self.make_segment(self.floor + 1)?;
+            segments.push(segment);
+            (database, self.floor, 0)
+        };
         if head < self.floor {
             tracing::error!(
                 journal = head,
@@ -298,53 +361,69 @@ impl Shared {
             );
         }
         self.head.store(head.max(self.floor), Ordering::Release);
-        self.publish(&segments);
-        *self.database.write().unwrap_or_else(PoisonError::into_inner) = Some(database);
+        self.filled.store(filled, Ordering::Relaxed);
+        *self.segments.write().unwrap_or_else(PoisonError::into_inner) = segments;
+        *self.newest.write().unwrap_or_else(PoisonError::into_inner) = Some(database);
         self.healthy.store(true, Ordering::Release);
         Ok(())
     }
 
-    fn publish(&self, segments: &[SegmentInfo]) {
-        self.oldest.store(segments.first().map_or(1, |s| s.first), Ordering::Release);
-        self.retained_bytes.store(segments.iter().map(|s| s.bytes).sum(), Ordering::Relaxed);
+    /// Make a segment: whole under another name first, then renamed, then the name made durable.
+    fn make_segment(&self, first: Seq) -> Result<(Database, Segment), StoreError> {
+        let unfinished = self.directory.join(UNFINISHED);
+        match std::fs::remove_file(&unfinished) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(self.io(&error)),
+            _ => {}
+        }
+        let database = super::open(&unfinished, self.cache)?;
+        let mut write = database.begin_write()?;
+        write.set_two_phase_commit(true);
+        write.open_table(RECORDS)?;
+        write.commit()?;
+        let path = self.path_of(first);
+        std::fs::rename(&unfinished, &path).map_err(|e| self.io(&e))?;
+        self.sync_directory()?;
+        Ok((database, Segment { first, bytes: super::file_bytes(&path), newest: None }))
     }
-}
 
-/// Figures of every segment: sealed ones have a row of their own, the last one is counted.
-fn read_segments(database: &Database) -> Result<Vec<SegmentInfo>, StoreError> {
-    let transaction = database.begin_read()?;
-    let mut segments = Vec::new();
-    let names = segment_names(transaction.list_tables()?);
-    let sealed = match transaction.open_table(SEALED) {
-        Ok(table) => Some(table),
-        Err(redb::TableError::TableDoesNotExist(_)) => None,
-        Err(other) => return Err(other.into()),
-    };
-    for (first, name) in &names {
-        if let Some(row) = sealed.as_ref().and_then(|t| t.get(*first).transpose()).transpose()? {
-            segments.push(SegmentInfo::decode(*first, row.value())?);
-            continue;
-        }
-        let table = transaction.open_table(Segment::new(name))?;
-        let mut info = SegmentInfo { first: *first, records: table.len()?, bytes: 0, newest: Timestamp::default() };
-        if let Some((_, value)) = table.last()? {
-            info.newest = record_time(value.value());
-        }
-        info.bytes = table.stats()?.stored_bytes().saturating_sub(info.records * 8);
-        segments.push(info);
+    fn sync_directory(&self) -> Result<(), StoreError> {
+        std::fs::File::open(&self.directory).and_then(|d| d.sync_all()).map_err(|e| self.io(&e))
     }
-    Ok(segments)
+
+    /// An older segment, opened when it is asked for; a few stay open. `None`: it has aged out.
+    fn older(&self, first: Seq) -> Result<Option<Arc<Database>>, StoreError> {
+        let mut open = self.older_open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, database)) = open.iter().find(|(f, _)| *f == first) {
+            return Ok(Some(Arc::clone(database)));
+        }
+        let path = self.path_of(first);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let database = Arc::new(super::open(&path, OLD_SEGMENT_CACHE_BYTES)?);
+        if open.len() >= OLD_SEGMENTS_OPEN {
+            open.remove(0);
+        }
+        open.push((first, Arc::clone(&database)));
+        Ok(Some(database))
+    }
+
+    /// Remove a segment. Under the lock that opens them, so that none is opened as it goes.
+    fn remove(&self, first: Seq) -> Result<(), StoreError> {
+        let mut open = self.older_open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|(f, _)| *f != first);
+        std::fs::remove_file(self.path_of(first)).map_err(|e| self.io(&e))
+    }
 }
 
 struct Committer {
     shared: Arc<Shared>,
-    segments: Vec<SegmentInfo>,
+    segment_bytes: u64,
     committed: Box<dyn Fn(Batch) + Send>,
 }
 
 impl Committer {
-    fn run(mut self, mut queue: mpsc::Receiver<Command>) {
-        self.reload_segments();
+    fn run(self, mut queue: mpsc::Receiver<Command>) {
         let mut held = None;
         while let Some(command) = held.take().or_else(|| queue.blocking_recv()) {
             match command {
@@ -373,7 +452,7 @@ impl Committer {
                 Command::Retain { what, done } => {
                     let dropped = self.retain(what).unwrap_or_else(|error| {
                         tracing::warn!(%error, "retention failed");
-                        0
+                        Aged::default()
                     });
                     answer(done, dropped);
                 }
@@ -381,17 +460,12 @@ impl Committer {
             }
         }
         // told to, or the last appender is gone: close the file cleanly
-        drop(self.shared.database.write().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.shared.newest.write().unwrap_or_else(PoisonError::into_inner).take());
         self.shared.healthy.store(false, Ordering::Release);
     }
 
-    fn reload_segments(&mut self) {
-        let guard = self.shared.database.read().unwrap_or_else(PoisonError::into_inner);
-        self.segments = guard.as_ref().and_then(|d| read_segments(d).ok()).unwrap_or_default();
-    }
-
     /// True when the batch is on disk.
-    fn commit(&mut self, records: Vec<Vec<u8>>, waiting: Vec<oneshot::Sender<Result<Seq, Refused>>>) -> bool {
+    fn commit(&self, records: Vec<Vec<u8>>, waiting: Vec<oneshot::Sender<Result<Seq, Refused>>>) -> bool {
         let began = time::instant();
         let first = self.shared.head.load(Ordering::Acquire) + 1;
         let result = self.write(first, &records);
@@ -399,7 +473,6 @@ impl Committer {
             Ok(()) => {
                 let head = first + records.len() as u64 - 1;
                 self.shared.head.store(head, Ordering::Release);
-                self.shared.publish(&self.segments);
                 for (seq, done) in (first..).zip(waiting) {
                     answer(done, Ok(seq));
                 }
@@ -419,43 +492,44 @@ impl Committer {
         }
     }
 
-    fn write(&mut self, first: Seq, records: &[Vec<u8>]) -> Result<(), StoreError> {
-        let guard = self.shared.database.read().unwrap_or_else(PoisonError::into_inner);
+    fn write(&self, first: Seq, records: &[Vec<u8>]) -> Result<(), StoreError> {
+        if self.shared.filled.load(Ordering::Relaxed) >= self.segment_bytes {
+            self.begin_segment(first)?;
+        }
+        let guard = self.shared.newest.read().unwrap_or_else(PoisonError::into_inner);
         let database = guard.as_ref().ok_or_else(|| StoreError::Io("the journal is closed".to_owned()))?;
         let mut transaction = database.begin_write()?;
         transaction.set_two_phase_commit(true);
-        let mut info = match self.segments.last() {
-            Some(last) if last.bytes < JOURNAL_SEGMENT_BYTES && last.first + last.records == first => *last,
-            full => {
-                if let Some(full) = full {
-                    transaction.open_table(SEALED)?.insert(full.first, full.encode().as_slice())?;
-                }
-                SegmentInfo { first, records: 0, bytes: 0, newest: Timestamp::default() }
-            }
-        };
         {
-            let name = segment_name(info.first);
-            let mut table = transaction.open_table(Segment::new(&name))?;
+            let mut table = transaction.open_table(RECORDS)?;
             for (seq, bytes) in (first..).zip(records) {
                 table.insert(seq, bytes.as_slice())?;
-                info.records += 1;
-                info.bytes += bytes.len() as u64;
             }
         }
-        if let Some(last) = records.last() {
-            info.newest = record_time(last);
-        }
         transaction.commit()?;
-        match self.segments.last_mut() {
-            Some(last) if last.first == info.first => *last = info,
-            _ => self.segments.push(info),
+        let added: usize = records.iter().map(Vec::len).sum();
+        self.shared.filled.fetch_add(added as u64, Ordering::Relaxed);
+        if let Some(last) = self.shared.segments.write().unwrap_or_else(PoisonError::into_inner).last_mut() {
+            last.bytes = super::file_bytes(&self.shared.path_of(last.first));
         }
         Ok(())
     }
 
+    /// Close the newest segment and go on in a new one.
+    fn begin_segment(&self, first: Seq) -> Result<(), StoreError> {
+        let (database, segment) = self.shared.make_segment(first)?;
+        // a reader that looks in between finds a segment list that is one short, and nothing new in it yet
+        let mut newest = self.shared.newest.write().unwrap_or_else(PoisonError::into_inner);
+        let mut segments = self.shared.segments.write().unwrap_or_else(PoisonError::into_inner);
+        *newest = Some(database);
+        segments.push(segment);
+        self.shared.filled.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Close the file and try to open it until it works; what is queued meanwhile is refused.
-    fn reopen(&mut self, queue: &mut mpsc::Receiver<Command>) {
-        drop(self.shared.database.write().unwrap_or_else(PoisonError::into_inner).take());
+    fn reopen(&self, queue: &mut mpsc::Receiver<Command>) {
+        drop(self.shared.newest.write().unwrap_or_else(PoisonError::into_inner).take());
         loop {
             while let Ok(command) = queue.try_recv() {
                 match command {
@@ -463,7 +537,7 @@ impl Committer {
                         self.shared.queued.fetch_sub(1, Ordering::Relaxed);
                         answer(done, Err(Refused::Unavailable));
                     }
-                    Command::Retain { done, .. } => answer(done, 0),
+                    Command::Retain { done, .. } => answer(done, Aged::default()),
                     Command::Close => queue.close(),
                 }
             }
@@ -472,45 +546,52 @@ impl Committer {
             }
             // the one pause in the program that is a pause: the disk needs time, nothing can wake us
             std::thread::sleep(REOPEN_PAUSE);
-            match super::open(&self.shared.path, self.shared.cache).and_then(|database| self.shared.take(database)) {
+            match self.shared.open() {
                 Ok(()) => break,
                 Err(error) => tracing::error!(%error, "the journal still cannot be opened"),
             }
         }
-        self.reload_segments();
         tracing::info!(head = self.shared.head.load(Ordering::Acquire), "journal open again");
     }
 
-    fn retain(&mut self, what: Retention) -> Result<u64, StoreError> {
-        let mut total: u64 = self.segments.iter().map(|s| s.bytes).sum();
-        let mut drop_count = 0;
-        let mut dropped = 0;
-        // the segment in use stays
-        for (segment, next) in self.segments.iter().zip(self.segments.iter().skip(1)) {
-            let folded = next.first - 1 <= what.folded;
-            if !folded || (segment.newest >= what.before && total <= what.max_bytes) {
+    fn retain(&self, what: Retention) -> Result<Aged, StoreError> {
+        let segments = self.shared.segments().clone();
+        let mut total: u64 = segments.iter().map(|s| s.bytes).sum();
+        let (mut gone, mut aged) = (0, Aged::default());
+        // the newest segment stays
+        for (segment, next) in segments.iter().zip(segments.iter().skip(1)) {
+            let last = next.first - 1;
+            if last > what.folded || (total <= what.max_bytes && self.newest_of(segment)? >= what.before) {
                 break;
             }
+            if !what.only_look {
+                self.shared.remove(segment.first)?;
+            }
             total -= segment.bytes;
-            dropped += segment.bytes;
-            drop_count += 1;
+            aged = Aged { bytes: aged.bytes + segment.bytes, last };
+            gone += 1;
         }
-        if drop_count == 0 {
-            return Ok(0);
+        if gone > 0 && !what.only_look {
+            self.shared.segments.write().unwrap_or_else(PoisonError::into_inner).drain(..gone);
+            self.shared.sync_directory()?;
+            tracing::info!(segments = gone, bytes = aged.bytes, "raw deliveries aged out");
         }
-        let guard = self.shared.database.read().unwrap_or_else(PoisonError::into_inner);
-        let database = guard.as_ref().ok_or_else(|| StoreError::Io("the journal is closed".to_owned()))?;
-        let mut transaction = database.begin_write()?;
-        transaction.set_two_phase_commit(true);
-        for segment in self.segments.iter().take(drop_count) {
-            transaction.delete_table(Segment::new(&segment_name(segment.first)))?;
-            transaction.open_table(SEALED)?.remove(segment.first)?;
+        Ok(aged)
+    }
+
+    /// Time of the newest record of an older segment: read once.
+    fn newest_of(&self, segment: &Segment) -> Result<Timestamp, StoreError> {
+        if let Some(newest) = segment.newest {
+            return Ok(newest);
         }
-        transaction.commit()?;
-        self.segments.drain(..drop_count);
-        self.shared.publish(&self.segments);
-        tracing::info!(segments = drop_count, bytes = dropped, "raw deliveries aged out");
-        Ok(dropped)
+        let Some(database) = self.shared.older(segment.first)? else { return Ok(Timestamp::default()) };
+        let read = database.begin_read()?;
+        let newest = read.open_table(RECORDS)?.last()?.map(|(_, value)| record_time(value.value())).unwrap_or_default();
+        let mut segments = self.shared.segments.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = segments.iter_mut().find(|s| s.first == segment.first) {
+            known.newest = Some(newest);
+        }
+        Ok(newest)
     }
 }
 
@@ -520,3 +601,7 @@ fn answer<T>(done: oneshot::Sender<T>, value: T) {
         tracing::trace!("nobody waits for this commit any more");
     }
 }
+
+#[cfg(test)]
+#[path = "journal_tests.rs"]
+mod tests;

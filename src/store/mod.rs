@@ -1,6 +1,7 @@
-//! The two databases: `journal.redb`, the truth, and `state.redb`, its fold. The only module that names redb.
+//! The two stores: `journal/`, the truth, and `state.redb`, its fold. The only module that names redb.
 //!
-//! - [`journal`]: append-only records by sequence number; group commit on one thread; segments that retention drops whole.
+//! - [`journal`]: append-only records by sequence number; group commit on one thread; one file a segment, which retention
+//!   removes whole.
 //! - [`state`]: everything that was folded, hot rows in memory, written behind at checkpoints together with the cursor.
 //! - [`dedup`]: delivery keys in generations.
 //! - [`rows`]: the rows of the state and their encodings; [`codec`]: the encodings themselves.
@@ -79,14 +80,32 @@ macro_rules! io_errors {
 }
 io_errors!(redb::StorageError, redb::TableError, redb::TransactionError, redb::CommitError, redb::SetDurabilityError);
 
-/// The journal's file in a data directory.
+/// The directory of the journal's segments in a data directory.
 pub fn journal_path(data: &Path) -> PathBuf {
-    data.join("journal.redb")
+    data.join("journal")
 }
 
 /// The state's file in a data directory.
 pub fn state_path(data: &Path) -> PathBuf {
     data.join("state.redb")
+}
+
+/// The state's last snapshot in a data directory: what the journal's removed part had come to.
+pub fn snapshot_path(data: &Path) -> PathBuf {
+    data.join("snapshot.redb")
+}
+
+/// Copy a database file whole or not at all: under another name first, synced, then renamed, then the name made durable.
+pub fn copy_file(from: &Path, to: &Path) -> Result<(), StoreError> {
+    let unfinished = to.with_extension("unfinished");
+    let copy = || -> std::io::Result<()> {
+        std::fs::copy(from, &unfinished)?;
+        std::fs::File::open(&unfinished)?.sync_all()?;
+        std::fs::rename(&unfinished, to)?;
+        let directory = to.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        std::fs::File::open(directory)?.sync_all()
+    };
+    copy().map_err(|error| StoreError::Io(format!("{} to {}: {error}", from.display(), to.display())))
 }
 
 const META: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("meta");

@@ -1,1 +1,5 @@
-//! Boundary tests: the real binary and the shape of the house.
+//! Boundary tests: the real binary over real sockets, and the shape of the house.
+
+mod lockfile;
+mod rust_source;
+mod tidy;

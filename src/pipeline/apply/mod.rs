@@ -11,7 +11,7 @@ mod step;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -22,16 +22,14 @@ pub use step::{Folder, Tally};
 use crate::limits::{CHECKPOINT_RECORDS, FOLD_QUEUE_BATCHES, FOLD_STEP_RECORDS, JOURNAL_BATCH_BYTES};
 use crate::store::StoreError;
 use crate::store::journal::{Batch, Journal};
-use crate::store::state::State;
+use crate::store::state::{SharedState, State};
 use crate::time;
 use crate::types::Seq;
-
-/// The state as everyone shares it: the fold writes, readers read.
-pub type SharedState = Arc<RwLock<State>>;
 
 enum Message {
     Batch(Batch),
     Checkpoint(SyncSender<()>),
+    Snapshot(tokio::sync::oneshot::Sender<Result<Seq, StoreError>>),
     Stop,
 }
 
@@ -74,6 +72,19 @@ impl FoldHandle {
         if self.queue.send(Message::Checkpoint(done)).is_ok() && wait.recv().is_err() {
             tracing::warn!("the fold ended before its checkpoint");
         }
+    }
+
+    /// Make a snapshot: records up to the one returned may leave the journal for good.
+    pub async fn snapshot(&self) -> Result<Seq, StoreError> {
+        let gone = || StoreError::Io("the fold has stopped".to_owned());
+        let (done, wait) = tokio::sync::oneshot::channel();
+        let queue = self.queue.clone();
+        // the queue may be full for a moment, and its sender blocks
+        let sent = tokio::task::spawn_blocking(move || queue.send(Message::Snapshot(done)).is_ok()).await;
+        if !matches!(sent, Ok(true)) {
+            return Err(gone());
+        }
+        wait.await.map_err(|_| gone())?
     }
 
     /// Fold what is in the journal, make a last checkpoint, end.
@@ -129,6 +140,28 @@ impl Fold {
     }
 }
 
+/// Fold the journal into a state of one's own, up to a record, with a checkpoint at the end. The cursor it ended at.
+pub fn refold(journal: &Journal, state: &mut State, to: Seq) -> Result<Seq, StoreError> {
+    let mut folder = Folder::new(state);
+    let mut tally = Tally::default();
+    loop {
+        let records = journal.read(state.meta.cursor + 1, FOLD_STEP_RECORDS, JOURNAL_BATCH_BYTES)?;
+        let mut folded = false;
+        for (seq, bytes) in records.iter().filter(|(seq, _)| *seq <= to) {
+            folder.fold(state, *seq, bytes, &mut tally)?;
+            folded = true;
+        }
+        tally = Tally::default();
+        if !folded || state.unwritten_records() >= CHECKPOINT_RECORDS || state.wants_checkpoint() {
+            state.checkpoint()?;
+            state.checkpointed()?;
+        }
+        if !folded {
+            return Ok(state.meta.cursor);
+        }
+    }
+}
+
 struct Worker {
     state: SharedState,
     journal: Journal,
@@ -153,6 +186,15 @@ impl Worker {
                     self.checkpoint()?;
                     if done.send(()).is_err() {
                         tracing::trace!("nobody waits for this checkpoint any more");
+                    }
+                }
+                Ok(Message::Snapshot(done)) => {
+                    self.checkpoint()?;
+                    let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+                    let made = state.snapshot().map(|()| state.meta.cursor);
+                    drop(state);
+                    if done.send(made).is_err() {
+                        tracing::trace!("nobody waits for this snapshot any more");
                     }
                 }
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => {
@@ -216,6 +258,16 @@ impl Worker {
         let mut counted = false;
         {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            if let Some((first, _)) = records.first()
+                && *first != state.meta.cursor + 1
+            {
+                let (from, to) = (state.meta.cursor + 1, first - 1);
+                tracing::warn!(
+                    from,
+                    to,
+                    "records are not in the journal any more: the levels stand as they were before them"
+                );
+            }
             for (seq, bytes) in records {
                 if !counted && *seq > self.counted_from {
                     // what came before belongs to an earlier process

@@ -103,7 +103,7 @@ fn moved(second: i64, id: &str, sku: &str, by: i64, said: i64) -> Vec<u8> {
 
 /// A state and the fold on it, fed with records under 1, 2, 3, ...
 struct Bench {
-    _keep: Option<TempDir>,
+    keep: Option<TempDir>,
     state: State,
     folder: Folder,
     next: Seq,
@@ -115,13 +115,13 @@ impl Bench {
         let mut state = State::open_with(path, CACHE, GENERATION).expect("opens");
         let folder = Folder::new(&mut state);
         let next = state.meta.cursor + 1;
-        Self { _keep: None, state, folder, next, tally: Tally::default() }
+        Self { keep: None, state, folder, next, tally: Tally::default() }
     }
 
     fn new() -> Self {
         let directory = TempDir::new().expect("a directory");
-        let mut bench = Self { _keep: None, ..Self::open(directory.path()) };
-        bench._keep = Some(directory);
+        let mut bench = Self { keep: None, ..Self::open(directory.path()) };
+        bench.keep = Some(directory);
         bench.feed(&[record(0, RecordBody::Policy(&policy().to_canonical()))]);
         bench
     }

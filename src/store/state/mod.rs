@@ -13,6 +13,7 @@ mod query;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
 
 use redb::{Database, ReadOnlyTable, ReadableDatabase, TableDefinition};
 
@@ -32,6 +33,9 @@ use crate::stock::level::Position;
 use crate::stock::totals::Totals;
 use crate::time::Timestamp;
 use crate::types::{Need, Seq, Sku};
+
+/// The state as everyone shares it: the fold writes, the stages and the API read.
+pub type SharedState = Arc<RwLock<State>>;
 
 type Bytes = &'static [u8];
 type ByBytes = TableDefinition<'static, Bytes, Bytes>;

@@ -151,12 +151,15 @@ impl State {
                 found.insert(*id, letter.clone());
             }
         }
+        // older ones are in the file, newer ones in memory: a page is full when the file alone has filled it
+        let mut from_file = 0;
         for row in self.view.dead.range(after + 1..)? {
             let (id, value) = row?;
             let letter = decode_dead(value.value())?;
             if cause.is_none_or(|c| letter.cause == c) && !self.dead.contains_key(&id.value()) {
                 found.insert(id.value(), letter);
-                if found.len() > rows {
+                from_file += 1;
+                if from_file > rows {
                     break;
                 }
             }

@@ -1,0 +1,117 @@
+//! Probes and the metrics page.
+
+use std::io::Read;
+
+use super::*;
+
+#[tokio::test]
+async fn readiness_names_what_is_wrong() {
+    let world = World::new();
+    let ready = world.get("/readyz").await;
+    assert_eq!((ready.status, ready.text()), (200, "ok\n"));
+    let all = world.get("/healthz?verbose").await;
+    assert_eq!(all.text(), "journal: ok\nqueue: ok\ncertificate: ok\nfold: ok\ndraining: ok\nok\n");
+    world.health.fold_alive(false);
+    let answer = world.get("/readyz").await;
+    assert_eq!(
+        (answer.status, answer.text()),
+        (503, "fold: failed: it does not run: deliveries are kept, levels stand still\nnot ready\n")
+    );
+    world.health.fold_alive(true);
+    world.health.drain();
+    assert_eq!(world.get("/readyz").await.text(), "draining: failed: the gateway is stopping\nnot ready\n");
+    assert_eq!(world.get("/livez").await.text(), "ok\n");
+}
+
+#[tokio::test]
+async fn a_gateway_that_has_nothing_loaded_is_not_ready() {
+    let world = World::new();
+    world.health.certificate_loaded(false);
+    assert_eq!(world.get("/readyz").await.text(), "certificate: failed: none is loaded\nnot ready\n");
+}
+
+#[tokio::test]
+async fn a_closed_journal_is_not_ready() {
+    let world = World::new();
+    world.api.shared.context.appender.close().await;
+    while !world.writer.is_finished() {
+        tokio::task::yield_now().await;
+    }
+    let answer = world.get("/readyz").await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.text().starts_with("journal: failed: "), "{}", answer.text());
+}
+
+/// The value of a series.
+fn value<'a>(page: &'a str, series: &str) -> Option<&'a str> {
+    page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))
+}
+
+#[tokio::test]
+async fn the_metrics_follow_the_state() {
+    let world = World::new();
+    world.say("metered", "metered-hall", "A", count("2.5"), 1);
+    world.say("metered", "metered-hall", "B", count("0"), 2);
+    let answer = world.get("/metrics").await;
+    assert_eq!((answer.status, answer.header(CONTENT_TYPE)), (200, "text/plain; version=0.0.4; charset=utf-8"));
+    assert_eq!(answer.header("cache-control"), "no-store");
+    let page = answer.text();
+    for (series, expected) in [
+        ("stockgate_warehouse_units{warehouse=\"metered-hall\"}", "2.5"),
+        ("stockgate_levels{warehouse=\"metered-hall\"}", "2"),
+        ("stockgate_warehouse_skus{warehouse=\"metered-hall\",state=\"out\"}", "1"),
+        ("stockgate_dead_letters{cause=\"bad-sku\"}", "0"),
+        ("stockgate_fetch_tasks{source=\"shop\"}", "0"),
+    ] {
+        assert_eq!(value(page, series), Some(expected), "{series}");
+    }
+    for cause in Cause::ALL {
+        assert!(value(page, &format!("stockgate_dead_letters{{cause=\"{}\"}}", cause.2)).is_some());
+    }
+    for series in [
+        "stockgate_journal_head",
+        "stockgate_fold_lag_seconds",
+        "stockgate_ready",
+        "stockgate_ledger_sequence",
+        "stockgate_source_silence_seconds{source=\"wms\"}",
+    ] {
+        assert!(value(page, series).is_some(), "{series}");
+    }
+}
+
+#[tokio::test]
+async fn every_metric_on_the_page_has_help_and_a_type_and_appears_once() {
+    let world = World::new();
+    world.say("shop", "main", "A", count("2"), 1);
+    let answer = world.get("/metrics").await;
+    let mut helped = Vec::new();
+    let mut seen = Vec::new();
+    for line in answer.text().lines().filter(|line| !line.is_empty()) {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            helped.push(rest.split(' ').next().unwrap());
+        } else if !line.starts_with('#') {
+            let series = line.rsplit_once(' ').unwrap().0;
+            let name = series.split('{').next().unwrap();
+            let family =
+                ["_bucket", "_sum", "_count"].iter().find_map(|s| name.strip_suffix(s)).filter(|f| helped.contains(f));
+            assert!(helped.contains(&family.unwrap_or(name)), "{line}");
+            seen.push(series);
+        }
+    }
+    let count = seen.len();
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), count, "a series appears twice");
+    assert!(seen.contains(&"process_start_time_seconds"));
+}
+
+#[tokio::test]
+async fn the_page_is_packed_for_those_who_take_it() {
+    let world = World::new();
+    let packed = world.ask(Method::GET, "/metrics", &[("accept-encoding", "gzip")], "").await;
+    assert_eq!((packed.header("content-encoding"), packed.header("vary")), ("gzip", "accept-encoding"));
+    let mut page = String::new();
+    flate2::read::GzDecoder::new(&*packed.body).read_to_string(&mut page).expect("gzip");
+    assert!(page.contains("\nstockgate_ready "));
+    assert_eq!(world.get("/metrics").await.header("content-encoding"), "");
+}

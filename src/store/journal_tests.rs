@@ -1,0 +1,266 @@
+//! What the journal promises to those who append, read and retain.
+
+use std::sync::mpsc;
+
+use super::*;
+use crate::store::codec::encode_record;
+use crate::types::{Record, RecordBody};
+
+const CACHE: usize = 2 * 1024 * 1024;
+
+/// A record of about `bytes` bytes that can be told from others.
+fn record(n: u64, bytes: usize) -> Vec<u8> {
+    let text = format!("{n:0>bytes$}");
+    encode_record(&Record { at: Timestamp::from_seconds(n.cast_signed()), body: RecordBody::Policy(&text) })
+}
+
+struct Running {
+    journal: Journal,
+    appender: Appender,
+    thread: JoinHandle<()>,
+    batches: mpsc::Receiver<Batch>,
+}
+
+fn run(data: &Path, queue: usize, segment: u64) -> Running {
+    let journal = Journal::open(data, CACHE, 0).expect("opens");
+    let (send, batches) = mpsc::channel();
+    let committed = move |batch| send.send(batch).expect("the test listens");
+    let (appender, thread) = journal.start_with(queue, segment, committed).expect("starts");
+    Running { journal, appender, thread, batches }
+}
+
+impl Running {
+    fn append(&self, bytes: Vec<u8>) -> Seq {
+        self.appender.append(bytes).expect("room").durable_blocking().expect("durable")
+    }
+
+    /// Close; the records that were offered to the fold, all told.
+    fn end(self) -> usize {
+        drop(self.appender);
+        self.thread.join().expect("ends");
+        self.batches.into_iter().map(|batch| batch.records.len()).sum()
+    }
+}
+
+#[test]
+fn what_is_durable_is_numbered_without_a_gap_and_found_again() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    for round in 0..3 {
+        let running = run(directory.path(), 16, u64::MAX);
+        for n in 1..=10 {
+            assert_eq!(running.append(record(round * 10 + n, 20)), round * 10 + n);
+        }
+        assert_eq!(running.journal.head(), round * 10 + 10);
+        assert_eq!(running.end(), 10, "every record is offered to the fold");
+    }
+    let journal = Journal::open(directory.path(), CACHE, 0).expect("opens");
+    let all = journal.read(1, usize::MAX, usize::MAX).expect("reads");
+    assert_eq!(all, (1..=30).map(|n| (n, record(n, 20))).collect::<Vec<_>>());
+    assert_eq!(journal.get(17).expect("reads"), Some(record(17, 20)));
+    assert_eq!(journal.get(31).expect("reads"), None);
+    assert_eq!(journal.read(29, 1, usize::MAX).expect("reads").len(), 1);
+}
+
+#[test]
+fn a_busy_writer_commits_what_waits_in_one_batch_and_answers_each_its_own_number() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let journal = Journal::open(directory.path(), CACHE, 0).expect("opens");
+    let (entered, in_callback) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let (appender, thread) = journal
+        .start(64, move |batch: Batch| {
+            entered.send((batch.first, batch.records.len())).expect("the test listens");
+            released.recv().expect("the test releases");
+        })
+        .expect("starts");
+    let first = appender.append(record(1, 10)).expect("room");
+    assert_eq!(in_callback.recv(), Ok((1, 1)));
+    // the writer is held in its callback: these wait together
+    let waiting: Vec<Pending> = (2..=9).map(|n| appender.append(record(n, 10)).expect("room")).collect();
+    assert_eq!(appender.queued(), 8);
+    release.send(()).expect("held");
+    assert_eq!(in_callback.recv(), Ok((2, 8)), "one commit for all that waited");
+    release.send(()).expect("held");
+    assert_eq!(first.durable_blocking(), Ok(1));
+    for (expected, pending) in (2..).zip(waiting) {
+        assert_eq!(pending.durable_blocking(), Ok(expected));
+    }
+    drop(appender);
+    thread.join().expect("ends");
+}
+
+#[test]
+fn a_full_queue_refuses_and_loses_nothing_that_it_took() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let journal = Journal::open(directory.path(), CACHE, 0).expect("opens");
+    let (entered, in_callback) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let (appender, thread) = journal
+        .start(4, move |_| {
+            entered.send(()).expect("the test listens");
+            assert!(released.recv().is_err(), "the test only lets go");
+        })
+        .expect("starts");
+    let mut taken = vec![appender.append(record(1, 10)).expect("room")];
+    in_callback.recv().expect("held");
+    taken.extend((2..=5).map(|n| appender.append(record(n, 10)).expect("room")));
+    assert!(matches!(appender.append(record(6, 10)), Err(Refused::Full)));
+    drop(release);
+    for (expected, pending) in (1..).zip(taken) {
+        assert_eq!(pending.durable_blocking(), Ok(expected));
+    }
+    drop(appender);
+    thread.join().expect("ends");
+    assert_eq!(journal.head(), 5);
+}
+
+#[test]
+fn nothing_is_taken_after_close() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let running = run(directory.path(), 4, u64::MAX);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let last = running.appender.append(record(1, 10)).expect("room");
+    runtime.block_on(running.appender.close());
+    assert_eq!(last.durable_blocking(), Ok(1), "what was queued before is committed");
+    running.thread.join().expect("ends");
+    assert!(matches!(running.appender.append(record(2, 10)), Err(Refused::Unavailable)));
+    assert!(!running.journal.healthy());
+}
+
+#[test]
+fn retention_drops_old_segments_whole_and_gives_the_space_back() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let running = run(directory.path(), 1024, 256 * 1024);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    for n in 1..=3000 {
+        let pending = running.appender.append(record(n, 4000)).expect("room");
+        if n % 100 == 0 {
+            assert_eq!(pending.durable_blocking(), Ok(n));
+        }
+    }
+    running.append(record(3001, 10));
+    let segments = || std::fs::read_dir(crate::store::journal_path(directory.path())).expect("reads").count();
+    assert!(segments() > 20, "a file for each segment");
+    let full = running.journal.file_bytes();
+    assert!(full > 20_000_000, "{full} bytes for 12 MB of records in 40 files");
+    let keep = |max_bytes, folded| Retention { before: Timestamp(i64::MIN), max_bytes, folded, only_look: false };
+    assert_eq!(runtime.block_on(running.appender.retain(keep(10_000_000, 0))), Aged::default(), "nothing is folded yet");
+    let look = Retention { only_look: true, ..keep(10_000_000, 3000) };
+    let would = runtime.block_on(running.appender.retain(look));
+    assert_eq!((running.journal.oldest(), running.journal.file_bytes()), (1, full), "looking removes nothing");
+    let dropped = runtime.block_on(running.appender.retain(keep(10_000_000, 3000)));
+    assert!(dropped.bytes > 10_000_000, "{dropped:?}");
+    assert_eq!((dropped, dropped.last + 1), (would, running.journal.oldest()));
+    let oldest = running.journal.oldest();
+    assert!((2000..2990).contains(&oldest), "the newest ten megabytes of files are left: {oldest}");
+    assert_eq!(running.journal.get(oldest).expect("reads"), Some(record(oldest, 4000)));
+    assert_eq!(running.journal.get(oldest - 1).expect("reads"), None);
+    // the journal goes on, and its file does not grow again
+    for n in 3002..=3300 {
+        running.append(record(n, 4000));
+        runtime.block_on(running.appender.retain(keep(10_000_000, n - 1)));
+    }
+    let after = running.journal.file_bytes();
+    assert!(after < 12_000_000, "{after} bytes of {full} are left");
+    assert!(segments() < 15);
+    running.end();
+    let again = Journal::open(directory.path(), CACHE, 0).expect("opens");
+    assert_eq!(again.head(), 3300);
+    assert!(again.retained_bytes() < 12_000_000);
+}
+
+#[test]
+fn retention_by_age_keeps_what_is_young() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let running = run(directory.path(), 16, 150_000);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    for n in 1..=200 {
+        running.append(record(n, 4000));
+    }
+    let what = Retention { before: Timestamp::from_seconds(100), max_bytes: u64::MAX, folded: 200, only_look: false };
+    assert!(runtime.block_on(running.appender.retain(what)).bytes > 0);
+    let oldest = running.journal.oldest();
+    assert!((2..=100).contains(&oldest), "a segment with a record of second 100 stays: {oldest}");
+    assert_eq!(running.journal.get(oldest).expect("reads"), Some(record(oldest, 4000)));
+    running.end();
+}
+
+#[test]
+fn numbers_that_the_state_has_seen_are_not_given_twice() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let running = run(directory.path(), 16, u64::MAX);
+    running.append(record(1, 10));
+    running.end();
+    let journal = Journal::open(directory.path(), CACHE, 500).expect("opens");
+    let (appender, thread) = journal.start(16, |_| {}).expect("starts");
+    assert_eq!(appender.append(record(2, 10)).expect("room").durable_blocking(), Ok(501));
+    drop(appender);
+    thread.join().expect("ends");
+    let read: Vec<Seq> = journal.read_numbers_after_reopen(directory.path());
+    assert_eq!(read, [1, 501]);
+}
+
+impl Journal {
+    /// The numbers that another process would find.
+    fn read_numbers_after_reopen(self, data: &Path) -> Vec<Seq> {
+        drop(self);
+        let journal = Self::open(data, CACHE, 0).expect("opens");
+        assert_eq!(journal.head(), 501);
+        journal.read(1, 10, usize::MAX).expect("reads").into_iter().map(|(seq, _)| seq).collect()
+    }
+}
+
+#[test]
+fn a_journal_in_use_is_not_opened_twice() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let _first = Journal::open(directory.path(), CACHE, 0).expect("opens");
+    let second = Journal::open(directory.path(), CACHE, 0).err().expect("is locked").to_string();
+    assert!(
+        second.ends_with("is in use by another process: stop the gateway first, or ask it through its admin API"),
+        "{second}"
+    );
+}
+
+#[test]
+fn a_newer_form_is_refused_in_a_plain_sentence() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    drop(Journal::open(directory.path(), CACHE, 0).expect("creates"));
+    let path = crate::store::journal_path(directory.path()).join(format!("{:020}.redb", 1));
+    let database = Database::open(&path).expect("opens");
+    let write = database.begin_write().expect("begins");
+    write.open_table(crate::store::META).expect("opens").insert("schema", 99_u64.to_be_bytes().as_slice()).expect("writes");
+    write.commit().expect("commits");
+    drop(database);
+    let refused = Journal::open(directory.path(), CACHE, 0).err().expect("is newer");
+    assert!(matches!(refused, StoreError::Newer { found: 99, .. }));
+    let text = refused.to_string();
+    assert!(
+        text.contains("has schema version 99, this program knows up to 1: it was written by a newer stockgate"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_file_that_is_no_database_is_named() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let journal = crate::store::journal_path(directory.path());
+    std::fs::create_dir_all(&journal).expect("makes");
+    let text = "not a database, but long enough to look like one".repeat(100);
+    std::fs::write(journal.join(format!("{:020}.redb", 1)), text).expect("writes");
+    let refused = Journal::open(directory.path(), CACHE, 0).err().expect("is damaged");
+    assert!(matches!(refused, StoreError::Damaged { .. }), "{refused}");
+    assert!(refused.to_string().contains("00000000000000000001.redb cannot be opened"), "{refused}");
+}
+
+#[test]
+fn a_segment_that_was_never_finished_is_no_segment() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let running = run(directory.path(), 16, u64::MAX);
+    running.append(record(1, 10));
+    running.end();
+    std::fs::write(crate::store::journal_path(directory.path()).join(UNFINISHED), "half").expect("writes");
+    let running = run(directory.path(), 16, 1);
+    assert_eq!((running.append(record(2, 10)), running.append(record(3, 10))), (2, 3), "made anew when it is needed");
+    assert_eq!(running.journal.read(1, 10, usize::MAX).expect("reads").len(), 3, "across segments");
+    running.end();
+}
