@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 mod demo;
 mod logging;
 mod replay;
+mod send;
 mod serve;
 
 /// Exit codes beyond success and usage (`ExitCode::from` is not const for u8 on every toolchain we support).
@@ -34,6 +35,7 @@ enum Command {
     Demo(demo::Args),
     Serve(serve::Args),
     Replay(replay::Args),
+    Send(send::Args),
 }
 
 /// Run the command line of this process.
@@ -42,6 +44,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Send(args) => send::run(&args),
     }
 }
 

@@ -150,8 +150,8 @@ impl Pacer {
         }
         let slot = Duration::from_micros(self.next_us.fetch_add(self.interval_us, Ordering::Relaxed));
         let passed = time::instant().duration_since(self.start);
-        if slot > passed {
-            tokio::time::sleep(slot - passed).await;
+        if let Some(wait) = slot.checked_sub(passed) {
+            tokio::time::sleep(wait).await;
         }
     }
 }

@@ -258,7 +258,7 @@ impl GenericScheme {
         let mut value = self.in_field(&format!("{}{tag}", self.prefix));
         match (&self.timestamp_header, &self.timestamp_field) {
             (Some(name), Some(field)) if *name != self.header => {
-                signed = signed.header(name, format!("{field}={timestamp}"))
+                signed = signed.header(name, format!("{field}={timestamp}"));
             }
             (Some(name), None) => signed = signed.header(name, timestamp),
             (_, Some(field)) => value = format!("{field}={timestamp},{value}"),

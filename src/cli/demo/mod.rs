@@ -38,7 +38,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Everything runs in this process and on loopback, in a scratch directory that is removed at the end. The summary must
 /// balance: deliveries = accepted + duplicates + refused, and no level may differ from its platform's.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// How long the platforms send, such as 10s or 2m
     #[arg(long = "for", value_name = "TIME", default_value = "20s", value_parser = length)]
     duration: Duration,
@@ -66,7 +66,7 @@ fn length(text: &str) -> Result<Duration, String> {
 }
 
 /// Run it.
-pub fn run(args: &Args) -> ExitCode {
+pub(super) fn run(args: &Args) -> ExitCode {
     logging::start(&LogConfig { level: LogLevel::Error, ..LogConfig::default() });
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(16).build() {
         Ok(runtime) => runtime,
@@ -148,13 +148,13 @@ async fn demonstrate(args: &Args, scratch: &Path) -> Result<bool, String> {
     let gateway = Gateway::start(checked).await.map_err(|error| error.to_string())?;
     let base = format!("https://{}", gateway.public_addr());
     if !args.json {
-        println!(
-            "stockgate demo: {} platforms, {} warehouses, {} positions, gateway {base} (admin http://{})",
+        say(&format!(
+            "stockgate demo: {} platforms, {} warehouses, {} positions, gateway {base} (admin http://{})\n",
             world.accounts().len(),
             world.warehouses().len(),
             thousands(u64::try_from(world.positions()).unwrap_or(u64::MAX)),
             gateway.admin_addr()
-        );
+        ));
     }
     let target = Target {
         base: BaseUrl::parse(&base).map_err(|error| format!("{base}: {error}"))?,
@@ -173,9 +173,9 @@ async fn demonstrate(args: &Args, scratch: &Path) -> Result<bool, String> {
     apis.stop().await;
     let (result, explanations) = report?;
     if args.json {
-        println!("{}", serde_json::to_string(&result).expect("figures serialise"));
+        say(&format!("{}\n", serde_json::to_string(&result).expect("figures serialise")));
     } else {
-        print!("{}", summary(&result));
+        say(&summary(&result));
     }
     for line in result.problems.iter().chain(&explanations) {
         eprintln!("{line}");
@@ -286,6 +286,14 @@ fn per_second(count: u64, within: Duration) -> u64 {
     u64::try_from(per).unwrap_or(u64::MAX)
 }
 
+/// Write to standard output at once. A reader that has gone away (`| head`) does not end the demonstration.
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        tracing::debug!(%error, "nobody reads");
+    }
+}
+
 /// Live counts: one line that is rewritten on a terminal, a line a second elsewhere, nothing beside JSON.
 struct Screen {
     quiet: bool,
@@ -304,17 +312,16 @@ impl Screen {
             return;
         }
         if self.rewrites {
-            print!("\r\x1b[K{}", live(now));
-            drop(std::io::stdout().flush());
+            say(&format!("\r\x1b[K{}", live(now)));
         } else if now.passed >= self.next {
             self.next = now.passed + Duration::from_secs(1);
-            println!("{}", live(now));
+            say(&format!("{}\n", live(now)));
         }
     }
 
     fn end(&self) {
         if self.rewrites && !self.quiet {
-            println!();
+            say("\n");
         }
     }
 }
@@ -330,6 +337,14 @@ mod tests {
         for bad in ["20", "soon", "0s", ""] {
             assert_eq!(length(bad), Err("expected a length of time such as 10s, 500ms or 2m".to_owned()), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_short_demonstration_balances() {
+        let args = Args { duration: Duration::from_millis(700), json: true, seed: 11, rate: None, scale: 1, keep: false };
+        let scratch = Scratch::new(false).unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        assert_eq!(runtime.block_on(Box::pin(demonstrate(&args, &scratch.path))), Ok(true));
     }
 
     #[test]

@@ -5,13 +5,13 @@ use std::sync::PoisonError;
 
 use serde::Serialize;
 
-use crate::pipeline::apply::SharedState;
 use crate::simulator::meter::Tally;
 use crate::simulator::{Position, World};
 use crate::stock::level::Value;
 use crate::store::StoreError;
 use crate::store::rows::{PositionKey, SourceRow};
 use crate::store::state::HistoryItem;
+use crate::store::state::SharedState;
 use crate::store::state::State;
 use crate::types::Quantity;
 
@@ -152,17 +152,14 @@ pub(super) fn account(world: &World, state: &SharedState) -> (Vec<SourceLine>, V
 pub(super) struct Mismatch {
     pub(super) position: Position,
     /// `None`: the platform has never said anything about it.
-    pub(super) truth: Option<Option<Quantity>>,
+    pub(super) truth: Option<Value>,
     /// `None`: the gateway has no level.
     pub(super) level: Option<Value>,
 }
 
-fn agrees(truth: Option<Option<Quantity>>, level: Option<Value>) -> bool {
-    match (truth, level) {
-        (Some(Some(stock)), Some(Value::Tracked(shown))) => stock == shown,
-        (Some(None), Some(Value::Untracked)) => true,
-        _ => false,
-    }
+/// A platform's number as a level.
+fn as_level(stock: Option<Quantity>) -> Value {
+    stock.map_or(Value::Untracked, Value::Tracked)
 }
 
 /// Compare every position, both ways. Returns how many there are and those that differ.
@@ -175,9 +172,9 @@ pub(super) fn compare(
     let mut mismatches = Vec::new();
     for position in truth.keys().chain(invented) {
         positions += 1;
-        let (stock, level) = (truth.get(position).copied(), levels.get(position).copied());
-        if !agrees(stock, level) {
-            mismatches.push(Mismatch { position: position.clone(), truth: stock, level });
+        let (truth, level) = (truth.get(position).copied().map(as_level), levels.get(position).copied());
+        if truth != level {
+            mismatches.push(Mismatch { position: position.clone(), truth, level });
         }
     }
     (positions, mismatches)
@@ -204,12 +201,8 @@ pub(super) fn levels(state: &State) -> Result<BTreeMap<Position, Value>, StoreEr
 pub(super) fn explain(state: &State, mismatches: &[Mismatch]) -> Vec<String> {
     let mut lines = Vec::new();
     for Mismatch { position: (warehouse, sku), truth, level } in mismatches.iter().take(EXPLAINED) {
-        let truth = match truth {
-            Some(Some(stock)) => stock.to_string(),
-            Some(None) => "untracked".to_owned(),
-            None => "nothing".to_owned(),
-        };
-        let level = level.map_or_else(|| "nothing".to_owned(), |value| value.to_string());
+        let said = |value: &Option<Value>| value.map_or_else(|| "nothing".to_owned(), |value| value.to_string());
+        let (level, truth) = (said(level), said(truth));
         lines.push(format!("{sku}@{warehouse}: the level is {level}, the platform says {truth}"));
         let key = state.find_warehouse(warehouse).map(|number| PositionKey { warehouse: number, sku: sku.as_str().into() });
         let position = key.and_then(|key| state.position(&key).ok().flatten());

@@ -130,7 +130,7 @@ fn report(account: &Account, call: &Call<'_>) -> Reply {
 /// A row whose number is being calculated anew at this moment. When that is done the row counts as changed, so it is in the
 /// next notification's window.
 fn recalculating(account: &Account, call: &Call<'_>, rows: &[usize]) -> Option<usize> {
-    if account.is_calm() || account.count_call() % RECALCULATION_EVERY != 0 {
+    if account.is_calm() || !account.count_call().is_multiple_of(RECALCULATION_EVERY) {
         return None;
     }
     let row = rows.last().copied()?;

@@ -237,8 +237,8 @@ fn stream(ground: Ground, name: &str) -> Random {
 }
 
 /// A secret of this many hexadecimal digits.
-fn secret(random: &mut Random, digits: usize) -> Option<Secret> {
-    Some(Secret::new(random.hex(digits)))
+fn secret(random: &mut Random, digits: usize) -> Secret {
+    Secret::new(random.hex(digits))
 }
 
 const fn whole(negative: bool, untracked: bool) -> Numbers {

@@ -58,7 +58,7 @@ impl Platform for Shippingbo {
         let goods = numbered(600 * ground.scale, 922_957_134, "SBO", Mapping::InMessage);
         let sites = vec![site("", "parcels")];
         let mut account = Account::new("shippingbo", sites, goods, |_, _| true, MANNERS.numbers, ground.start, &mut random);
-        account.secret = secret(&mut random, 40);
+        account.secret = Some(secret(&mut random, 40));
         account.credentials = vec![("token", random.hex(40)), ("app_id", "321".to_owned())];
         account
     }

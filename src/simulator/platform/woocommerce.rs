@@ -64,7 +64,7 @@ impl Platform for WooCommerce {
         let goods = numbered(300 * ground.scale, 700, "WOO", Mapping::InMessage);
         let sites = vec![site("", "webshop")];
         let mut account = Account::new("woo-shop", sites, goods, |_, _| true, MANNERS.numbers, ground.start, &mut random);
-        account.secret = secret(&mut random, 50);
+        account.secret = Some(secret(&mut random, 50));
         account.credentials =
             vec![("consumer_key", format!("ck_{}", random.hex(40))), ("consumer_secret", format!("cs_{}", random.hex(40)))];
         account
