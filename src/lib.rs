@@ -1,4 +1,86 @@
-//! stockgate: an inventory gateway for a warehouse. (The picture and the invariants come here.)
+//! stockgate: an inventory gateway for a warehouse, in one process.
+//!
+//! It takes in the stock webhooks of commerce and warehouse platforms over TLS, keeps them on disk before it answers 200,
+//! folds them into one level per warehouse and SKU that explains itself, and shows all of it to people and to Prometheus.
+//!
+//! # The way of one delivery
+//!
+//! ```text
+//!  TCP, TLS, HTTP     authenticate,       append         fold                      what changed
+//!  limits             identify                           (pure, in order)
+//!  net/          ->   pipeline/ingest ->  JOURNAL   ->   pipeline/apply       ->   STATE: levels, audit,   ->  api/, cli/, metrics
+//!                     sources/<kind>      journal/       sources/ + stock/         totals, fetch tasks,
+//!                                            ^                                     dead letters
+//!                                            |                                     state.redb
+//!  platform's API  <-  pipeline/fetch  ------+  one door: what was fetched or decided by a person is appended too
+//! ```
+//!
+//! Stages never call each other; they meet in the journal and in the state. Every arrow is a table and a wake-up: a crash
+//! between any two loses nothing, a stage can be tested with a store alone, and "where is it now?" always has an answer.
+//!
+//! # Invariants
+//!
+//! 1. **200 means it is on disk.** A 2xx leaves only after the journal commit that holds the delivery is durable (fsync). The
+//!    write queue owns the delivery: a client that hangs up changes nothing.
+//! 2. **After authentication nothing is refused for its content.** What is genuine and fits the size limit is journaled and
+//!    acknowledged; what cannot be understood, mapped or applied becomes a dead letter with its cause. Overload and disk trouble
+//!    answer 503 with Retry-After, before anything is acknowledged.
+//! 3. **The journal is the truth; everything in the state is its fold.** Same journal, same state, byte for byte, on any
+//!    machine, whatever the batches and checkpoints. Time is data in the journal, never read inside the fold; so is the part of
+//!    the configuration that decides what a delivery means ([`stock::policy`]).
+//! 4. **The state moves in one piece.** Dedup key, register, level, audit entry, totals, fetch tasks and the cursor reach the
+//!    disk in one transaction. The state may lag the journal; it never disagrees with a prefix of it.
+//! 5. **One door.** Fetched answers and a person's decisions enter through the journal like any webhook. Nothing writes a
+//!    level directly, so every number explains itself.
+//! 6. **A number is never older than one already accepted** from the same source for the same place: version, then source
+//!    time, then arrival. What lost is recorded with the reason, not dropped.
+//! 7. **Outbound is newest-per-SKU** (for the channels, which are not built yet).
+//! 8. **A failed commit or fsync stops acknowledgement** and is never retried in place: not ready, no acks, reopen.
+//! 9. Pure modules do no I/O, read no clock, are not `async`. Every queue, body, batch, wait and table has a bound, written
+//!    once with its reason in [`limits`].
+//! 10. **No secret in a log, a metric, an error or a page**; every secret comparison is constant time. URLs found in a payload
+//!     are never fetched as they are: identifying parameters only, on the configured host.
+//!
+//! # Where is the thing that ...
+//!
+//! | question | place |
+//! |---|---|
+//! | ... decides whether a delivery is genuine, and what it says? | [`sources`]`/<kind>`: one folder a platform |
+//! | ... answers the webhook? | [`pipeline::ingest`], served by [`net::serve`] |
+//! | ... makes it durable? | [`store::journal`]: one thread, group commit, one file a segment |
+//! | ... turns it into a level? | [`pipeline::apply`], by the rules of [`stock::level`] |
+//! | ... knows that it came before? | [`store::dedup`] (ids), [`stock::level`] (bodies without an id) |
+//! | ... keeps what cannot be used? | dead letters: [`store::rows`], released by [`pipeline::apply`] |
+//! | ... asks a platform's API? | [`pipeline::fetch`], with requests from [`sources`] |
+//! | ... removes old deliveries? | [`pipeline::retain`] |
+//! | ... proves the numbers? | [`stock::audit`] (the chain), `stockgate verify`, `stockgate replay` |
+//! | ... is written to disk, byte by byte? | [`store::codec`], [`store::rows`] |
+//! | ... checks the configuration? | [`config`]; every key is documented in `config/defaults.toml` |
+//! | ... shows it? | [`api`] (admin listener), [`metrics`], [`cli`] |
+//! | ... plays the platforms? | [`simulator`] |
+//! | ... starts and stops it all? | [`app`] |
+//!
+//! **A new platform** is one folder in `sources/` and one line in [`sources::KINDS`]; the module's own documentation is the recipe.
+//!
+//! # Who may name whom
+//!
+//! A module names only what stands earlier: `limits`, `types`, `time` and `metrics`, {`stock`, `retry`, `sources`}, {`store`,
+//! `net`}, `pipeline`, {`config`, `api`, `simulator`}, `app`, `cli`. Stages and platforms are strangers to their siblings.
+//! `tests/it/tidy.rs` reads the source and keeps it so.
+//!
+//! # Where the code differs from the first design, and why
+//!
+//! - **The journal is a directory of segment files**, not one `journal.redb`. Measured: a redb file whose old tables were
+//!   dropped kept 16.8 MB for 1 MB of live records, and compacting it needs the database to itself. Removing a file gives space back
+//!   at once, bounds the repair after a crash to one segment, and keeps damage within it.
+//! - **The state is written behind**: the fold works in memory and writes what changed at checkpoints, with the cursor, in one
+//!   durable transaction, instead of many transactions without durability. Fewer random writes, same guarantee.
+//! - **The policy is in the journal**: mappings, authority lists and adapters' settings, without secrets. Otherwise a replay would
+//!   depend on today's file.
+//! - **Arrival is a journal position, not a time**, so a clock that is set back makes nothing stale; a fetched answer ranks where
+//!   the journal's head was when its request was sent.
+//! - **Identity has two forms** ([`types::Identity`]): a name that the platform gives its deliveries, looked up in the dedup table; or
+//!   none, and then a body is a repeat only if it was also the last one about its place. A, B, A stays three reports.
 
 pub mod api;
 pub mod app;

@@ -265,6 +265,11 @@ pub fn journal_queue(depth: u64) {
     gauge!("stockgate_journal_queue_depth").set(float(depth));
 }
 
+/// When a source last delivered.
+pub fn source_last_delivery(source: &str, at: crate::time::Timestamp) {
+    gauge!("stockgate_source_last_delivery_timestamp_seconds", "source" => source.to_owned()).set(seconds(at));
+}
+
 /// How far the fold is behind.
 pub fn fold_lag(records: u64, age: std::time::Duration) {
     gauge!("stockgate_fold_lag_records").set(float(records));

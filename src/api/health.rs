@@ -52,7 +52,7 @@ pub(super) struct Check {
 pub(super) fn checks(context: &Context) -> Vec<Check> {
     let health = &context.health;
     let (queued, capacity) = (context.appender.queued(), context.appender.capacity() as u64);
-    let full = queued.saturating_mul(100) >= capacity.saturating_mul(QUEUE_FULL_PERCENT);
+    let full = is_full(queued, capacity);
     let check = |name, ok: bool, problem: &str| Check { name, problem: (!ok).then(|| problem.to_owned()) };
     vec![
         check("journal", context.journal.healthy(), "cannot be written: nothing is acknowledged until its file opens again"),
@@ -61,6 +61,11 @@ pub(super) fn checks(context: &Context) -> Vec<Check> {
         check("fold", health.fold.load(Ordering::Acquire), "it does not run: deliveries are kept, levels stand still"),
         check("draining", !health.draining.load(Ordering::Acquire), "the gateway is stopping"),
     ]
+}
+
+/// The queue is so full that the next burst would be refused.
+fn is_full(queued: u64, capacity: u64) -> bool {
+    queued.saturating_mul(100) >= capacity.saturating_mul(QUEUE_FULL_PERCENT)
 }
 
 /// True when every check is well.
@@ -88,4 +93,15 @@ pub(super) fn ready(context: &Context, params: &Params) -> Outgoing {
     }
     body.push_str(if ready { "ok\n" } else { "not ready\n" });
     text(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_full;
+
+    #[test]
+    fn a_queue_is_full_from_nine_tenths_on() {
+        assert!(!is_full(0, 4096) && !is_full(3686, 4096));
+        assert!(is_full(3687, 4096) && is_full(4096, 4096));
+    }
 }

@@ -70,10 +70,11 @@ fn refresh_state(state: &State, configured: &[SourceInfo], uptime: Duration, now
         metrics::fetch_tasks(&source.name, number.and_then(|n| tasks.get(&n)).copied().unwrap_or(0));
     }
     for source in configured {
+        let row = state.sources().find(|(name, _)| *name == source.name).map(|(_, row)| row).unwrap_or_default();
         // one that never delivered has been silent for at least as long as we listen
-        let last = state.sources().find(|(name, _)| *name == source.name).map(|(_, row)| row.last_delivery);
-        let silence = last.filter(|at| *at != Timestamp::default()).map_or(uptime, |at| now.since(at));
-        metrics::source_silence(&source.name, silence);
+        let never = row.last_delivery == Timestamp::default();
+        metrics::source_silence(&source.name, if never { uptime } else { now.since(row.last_delivery) });
+        metrics::source_last_delivery(&source.name, row.last_delivery);
     }
     metrics::ledger(state.meta.ledger);
     metrics::store_bytes("state", state.file_bytes());

@@ -8,11 +8,26 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod check;
+mod client;
+mod completions;
+mod dead;
 mod demo;
+mod explain;
 mod logging;
+mod man;
+mod output;
+mod reload;
 mod replay;
 mod send;
 mod serve;
+mod sources;
+mod stock;
+mod verify;
+mod warehouses;
+
+#[cfg(test)]
+mod tests;
 
 /// Exit codes beyond success and usage (`ExitCode::from` is not const for u8 on every toolchain we support).
 mod code {
@@ -30,22 +45,43 @@ struct Cli {
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    Demo(demo::Args),
-    Serve(serve::Args),
-    Replay(replay::Args),
-    Send(send::Args),
+/// The commands. Each is a module with `Args` and `run(&Args) -> ExitCode`, and one line below.
+macro_rules! commands {
+    ($($name:ident($module:ident)),* $(,)?) => {
+        #[derive(Debug, Subcommand)]
+        enum Command {
+            $($name($module::Args),)*
+        }
+
+        /// Run the command line of this process.
+        pub fn main() -> ExitCode {
+            match Cli::parse().command {
+                $(Command::$name(args) => $module::run(&args),)*
+            }
+        }
+    };
 }
 
-/// Run the command line of this process.
-pub fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Demo(args) => demo::run(&args),
-        Command::Serve(args) => serve::run(&args),
-        Command::Replay(args) => replay::run(&args),
-        Command::Send(args) => send::run(&args),
-    }
+commands! {
+    Serve(serve),
+    Demo(demo),
+    Send(send),
+    Check(check),
+    Stock(stock),
+    Warehouses(warehouses),
+    Explain(explain),
+    Sources(sources),
+    Dead(dead),
+    Verify(verify),
+    Replay(replay),
+    Reload(reload),
+    Completions(completions),
+    Man(man),
+}
+
+/// The command line as clap knows it: for completions and manual pages.
+fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
 }
 
 /// The process's environment.

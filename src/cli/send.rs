@@ -11,6 +11,7 @@ use ring::rand::SecureRandom as _;
 
 use super::code::{CONFIGURATION, FAILURE, UNAVAILABLE};
 use super::environment;
+use super::output::{clean, print};
 use super::serve::BUILT_IN_SECRET_FILE;
 use crate::config::{self, Checked, Overrides, SourceConfig, TlsChoice};
 use crate::limits;
@@ -61,10 +62,7 @@ struct Failed(u8, String);
 /// Run it.
 pub(super) fn run(args: &Args) -> ExitCode {
     match attempt(args) {
-        Ok(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
+        Ok(text) => print(&text),
         Err(Failed(code, why)) => {
             eprintln!("stockgate: {why}");
             ExitCode::from(code)
@@ -273,7 +271,10 @@ fn taken(status: StatusCode, plan: &Plan, source: &SourceConfig) -> String {
     let observations = match plan.observe(source) {
         Ok(observations) => observations,
         Err(why) => {
-            text.push_str(&format!("it cannot be read, so it is a dead letter now: {why}\nsee: stockgate dead list\n"));
+            text.push_str(&format!(
+                "it cannot be read, so it is a dead letter now: {}\nsee: stockgate dead list\n",
+                clean(&why)
+            ));
             return text;
         }
     };
@@ -290,13 +291,13 @@ fn taken(status: StatusCode, plan: &Plan, source: &SourceConfig) -> String {
                     && named < NAMED
                 {
                     named += 1;
-                    text.push_str(&format!("see: stockgate explain '{sku}@{warehouse}'\n"));
+                    text.push_str(&format!("see: stockgate explain '{}@{warehouse}'\n", clean(sku)));
                 }
             }
             Observation::Fetch(_) => {
                 text.push_str("it says only that something changed: the gateway asks the platform now\n");
             }
-            Observation::Irrelevant(why) => text.push_str(&format!("it changes no level: {why}\n")),
+            Observation::Irrelevant(why) => text.push_str(&format!("it changes no level: {}\n", clean(why))),
             Observation::Catalogue { .. } => {}
         }
     }

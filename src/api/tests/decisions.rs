@@ -1,6 +1,8 @@
 //! Dead letters, mappings and reloads: what a person decides is a journal record.
 
 use super::*;
+use crate::store::rows::ParkedFact;
+use crate::types::{Fact, Item, Measure, Place, Said};
 
 #[tokio::test]
 async fn dead_letters_are_listed_by_cause_and_page() {
@@ -66,6 +68,36 @@ async fn a_dead_letter_shows_its_delivery_without_credentials() {
         (Some("stock"), Some("***"))
     );
     assert!(!answer.text().contains("hush"));
+}
+
+#[tokio::test]
+async fn a_parked_fact_is_shown_even_when_its_delivery_has_aged_out() {
+    let world = World::new();
+    let at = Timestamp::from_seconds(1_700_000_000);
+    let id = {
+        let mut state = world.state.write().expect("not poisoned");
+        let source = state.source_number("shop");
+        let item = Item { id: "42".into(), sku: None };
+        let change = Change::Delta("-1.5".parse().expect("a quantity"));
+        let fact = Fact { item, place: Place::At("7".into()), measure: Measure::Available, change, said: Said::default() };
+        let label = "d-1".to_owned();
+        let remains = Remains::Fact(ParkedFact { fact, part: 3, arrival: 90, label, digest: [0; 8], by_content: false });
+        let (detail, waits_for) = ("item 42 has no SKU yet".to_owned(), "42".to_owned());
+        state.bury(DeadLetter {
+            at,
+            source,
+            cause: Cause::UnmappedItem,
+            detail,
+            record: 90,
+            waits_for,
+            replaces: 2,
+            remains,
+        })
+    };
+    let json = world.get(&format!("/api/v1/dead-letters/{id}")).await.json();
+    assert_eq!((json["fact"].as_str(), json["part"].as_u64()), (Some("item 42 at 7: moved by -1.5"), Some(3)));
+    assert_eq!((&json["decoded"], json["replaces"].as_u64()), (&Json::Null, Some(2)));
+    assert_eq!(json["record_problem"], "the raw delivery has aged out of the journal; its fact is kept");
 }
 
 #[tokio::test]

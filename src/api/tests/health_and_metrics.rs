@@ -61,7 +61,8 @@ async fn the_metrics_follow_the_state() {
         ("stockgate_levels{warehouse=\"metered-hall\"}", "2"),
         ("stockgate_warehouse_skus{warehouse=\"metered-hall\",state=\"out\"}", "1"),
         ("stockgate_dead_letters{cause=\"bad-sku\"}", "0"),
-        ("stockgate_fetch_tasks{source=\"shop\"}", "0"),
+        ("stockgate_fetch_tasks{source=\"wms\"}", "0"),
+        ("stockgate_source_last_delivery_timestamp_seconds{source=\"wms\"}", "0"),
     ] {
         assert_eq!(value(page, series), Some(expected), "{series}");
     }

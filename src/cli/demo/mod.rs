@@ -5,7 +5,7 @@
 mod show;
 mod verdict;
 
-use std::io::{IsTerminal, Write as _};
+use std::io::IsTerminal as _;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,6 +18,7 @@ use self::show::{Moment, live, summary, thousands};
 use self::verdict::{Mismatch, Summary, account, compare, explain, levels, millis};
 use super::code::{FAILURE, TRY_AGAIN};
 use super::logging;
+use super::output::print;
 use crate::app::Gateway;
 use crate::config::{self, Checked, Inputs, LogConfig, LogLevel, Overrides};
 use crate::net::client::{BaseUrl, parse_fingerprint};
@@ -286,12 +287,9 @@ fn per_second(count: u64, within: Duration) -> u64 {
     u64::try_from(per).unwrap_or(u64::MAX)
 }
 
-/// Write to standard output at once. A reader that has gone away (`| head`) does not end the demonstration.
+/// Write to standard output. A reader that has gone away does not end the demonstration.
 fn say(text: &str) {
-    let mut out = std::io::stdout().lock();
-    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        tracing::debug!(%error, "nobody reads");
-    }
+    drop::<ExitCode>(print(text));
 }
 
 /// Live counts: one line that is rewritten on a terminal, a line a second elsewhere, nothing beside JSON.

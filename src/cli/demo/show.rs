@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::output::{Align, table};
 use super::verdict::{SourceLine, Summary};
 
 /// Figures of a moment.
@@ -53,11 +54,20 @@ pub(super) fn live(now: &Moment) -> String {
 
 /// The end: a table by source, the sums, and the verdict.
 pub(super) fn summary(s: &Summary) -> String {
-    let heads = ["source", "platform", "deliveries", "accepted", "duplicates", "refused", "fetched", "changed", "slowest"];
-    let mut rows: Vec<Vec<String>> = vec![heads.map(str::to_owned).to_vec()];
-    rows.extend(s.sources.iter().map(source_row));
+    let columns = [
+        ("SOURCE", Align::Left),
+        ("PLATFORM", Align::Left),
+        ("DELIVERIES", Align::Right),
+        ("ACCEPTED", Align::Right),
+        ("DUPLICATES", Align::Right),
+        ("REFUSED", Align::Right),
+        ("FETCHED", Align::Right),
+        ("CHANGED", Align::Right),
+        ("SLOWEST", Align::Right),
+    ];
+    let rows: Vec<Vec<String>> = s.sources.iter().map(source_row).collect();
     let mut out = String::from("\n");
-    out.push_str(&table(&rows));
+    out.push_str(&table(&columns, &rows));
     out.push_str(&format!(
         "\n{} deliveries = {} accepted + {} duplicates + {} refused\n",
         thousands(s.deliveries),
@@ -100,25 +110,6 @@ fn source_row(line: &SourceLine) -> Vec<String> {
     row
 }
 
-/// Columns as wide as their widest cell; the first two to the left, numbers to the right.
-fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut out = String::new();
-    for row in rows {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(&widths)
-            .enumerate()
-            .map(|(column, (cell, width))| if column < 2 { format!("{cell:<width$}") } else { format!("{cell:>width$}") })
-            .collect();
-        out.push_str(cells.join("  ").trim_end());
-        out.push('\n');
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,11 +138,5 @@ mod tests {
             "01:05  12,345 deliveries  12,000 accepted  300 duplicates  45 refused  4,100 positions  ledger 11,000  \
              behind 3  fetching 0"
         );
-    }
-
-    #[test]
-    fn a_table_is_aligned() {
-        let rows = [["source", "platform", "n"], ["a", "shopify", "1,000"]].map(|r| r.map(str::to_owned).to_vec());
-        assert_eq!(table(&rows), "source  platform      n\na       shopify   1,000\n");
     }
 }

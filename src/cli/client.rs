@@ -1,0 +1,241 @@
+//! Asking the running gateway.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{Method, Request, StatusCode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use super::{code, environment, output};
+use crate::config;
+use crate::net::client::{Alpn, BaseUrl, Client as HttpClient, ClientError, Limits, Trust};
+
+/// Where the admin API is when nobody says.
+const DEFAULT: &str = "http://127.0.0.1:9780";
+/// Connecting: the gateway is on this machine or behind a tunnel.
+const CONNECT: Duration = Duration::from_secs(5);
+/// A whole answer; a walk over a large ledger takes minutes.
+const TOTAL: Duration = Duration::from_secs(900);
+/// Largest answer in bytes: a page of long dead letters has less.
+const ANSWER_MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// How the running gateway is reached.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct Reach {
+    /// Admin API of the running gateway [default: http://127.0.0.1:9780]
+    #[arg(long, value_name = "URL", global = true)]
+    admin: Option<String>,
+    /// Configuration file of the gateway, to take the address of its admin API from
+    #[arg(long, value_name = "FILE", global = true, conflicts_with = "admin")]
+    config: Option<PathBuf>,
+}
+
+/// Why a command ends without success: one sentence that says what to do, and the exit code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub(super) code: u8,
+    pub(super) message: String,
+}
+
+impl Failure {
+    pub(super) fn new(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    /// Tell it.
+    pub(super) fn report(&self) -> ExitCode {
+        let lines: Vec<_> = self.message.lines().map(output::clean).collect();
+        eprintln!("stockgate: {}", lines.join("\n"));
+        ExitCode::from(self.code)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// The end of a command.
+pub(super) fn finish(result: Result<ExitCode, Failure>) -> ExitCode {
+    result.unwrap_or_else(|failure| failure.report())
+}
+
+impl Reach {
+    fn base(&self) -> Result<BaseUrl, Failure> {
+        let (text, from) = match (&self.admin, &self.config) {
+            (Some(text), _) => (with_scheme(text), "--admin"),
+            (None, Some(file)) => (with_scheme(&address_in(file)?), "[admin].address"),
+            (None, None) => (DEFAULT.to_owned(), "--admin"),
+        };
+        BaseUrl::parse(&text).map_err(|error| Failure::new(code::CONFIGURATION, format!("{from} `{text}`: {error}")))
+    }
+}
+
+/// `127.0.0.1:9780` is meant as a URL, too.
+fn with_scheme(text: &str) -> String {
+    if text.contains("://") { text.to_owned() } else { format!("http://{text}") }
+}
+
+/// The admin address of a configuration, without checking the rest of it: who may ask the gateway need not be allowed to
+/// read its secrets.
+fn address_in(file: &Path) -> Result<String, Failure> {
+    const KEY: &str = "admin.address";
+    if let Some(address) = environment(&config::variable(KEY)) {
+        return Ok(address);
+    }
+    let bad = |why: String| Failure::new(code::CONFIGURATION, format!("{}: {why}", file.display()));
+    let text = std::fs::read_to_string(file).map_err(|error| bad(format!("cannot be read: {error}")))?;
+    address_of(&text).map_err(bad)
+}
+
+/// The admin address in a configuration's text, or the default.
+pub(super) fn address_of(text: &str) -> Result<String, String> {
+    let table: toml::Table = text.parse().map_err(|_| "is not TOML; `stockgate check --config` says where".to_owned())?;
+    match table.get("admin").and_then(|admin| admin.get("address")) {
+        None => Ok(DEFAULT.to_owned()),
+        Some(toml::Value::String(address)) => Ok(address.clone()),
+        Some(_) => Err("admin.address is not text; `stockgate check --config` says more".to_owned()),
+    }
+}
+
+/// The admin API of a running gateway.
+pub(super) struct Client {
+    base: BaseUrl,
+    http: HttpClient,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Client {
+    /// Get ready to ask; nothing is sent yet.
+    pub(super) fn new(reach: &Reach) -> Result<Self, Failure> {
+        let base = reach.base()?;
+        // plain HTTP to this machine needs no roots; asking for them would fail where none are installed
+        let trust = if base.is_https() { Trust::SystemRoots } else { Trust::Fingerprint([0; 32]) };
+        let limits = Limits { connect: CONNECT, total: TOTAL, body_bytes: ANSWER_MAX_BYTES };
+        let http = HttpClient::with(trust, Alpn::Http1, limits, false)
+            .map_err(|error| Failure::new(code::FAILURE, error.to_string()))?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::new(code::TRY_AGAIN, format!("cannot start: {error}")))?;
+        Ok(Self { base, http, runtime })
+    }
+
+    /// Ask for JSON.
+    pub(super) fn get(&self, target: &str) -> Result<Bytes, Failure> {
+        self.send(Method::GET, target, Bytes::new())
+    }
+
+    /// Ask for something to be done.
+    pub(super) fn act(&self, method: Method, target: &str) -> Result<Bytes, Failure> {
+        self.send(method, target, Bytes::new())
+    }
+
+    fn send(&self, method: Method, target: &str, body: Bytes) -> Result<Bytes, Failure> {
+        let request = Request::builder().method(method).uri(target).header(CONTENT_TYPE, "application/json").body(body);
+        let request = request.map_err(|error| Failure::new(code::FAILURE, format!("cannot ask for {target}: {error}")))?;
+        let answer = self
+            .runtime
+            .block_on(self.http.send(&self.base, request))
+            .map_err(|error| unreachable(&self.base.to_string(), &error))?;
+        if answer.status.is_success() {
+            return Ok(answer.body);
+        }
+        Err(refused(&self.base.to_string(), answer.status, &answer.body))
+    }
+}
+
+/// No answer.
+fn unreachable(base: &str, error: &ClientError) -> Failure {
+    if error.never_sent() {
+        let message = format!(
+            "no gateway answers at {base} ({error}); start one with `stockgate serve`, or say with --admin URL where it is"
+        );
+        return Failure::new(code::UNAVAILABLE, message);
+    }
+    Failure::new(code::TRY_AGAIN, format!("the gateway at {base} did not finish its answer: {error}"))
+}
+
+/// A problem document, as far as it is shown.
+#[derive(Deserialize)]
+struct Problem {
+    detail: String,
+    #[serde(default)]
+    problems: Vec<String>,
+}
+
+/// An answer that is no success.
+pub(super) fn refused(base: &str, status: StatusCode, body: &[u8]) -> Failure {
+    let code = match status {
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => code::TRY_AGAIN,
+        StatusCode::UNPROCESSABLE_ENTITY => code::CONFIGURATION,
+        _ => code::FAILURE,
+    };
+    let Ok(problem) = serde_json::from_slice::<Problem>(body) else {
+        return Failure::new(code, format!("{base} answered {status}, and not as a stockgate admin API does"));
+    };
+    let mut message = problem.detail;
+    for line in problem.problems {
+        message.push('\n');
+        message.push_str(&line);
+    }
+    Failure::new(code, message)
+}
+
+/// Read an answer.
+pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body).map_err(|error| {
+        let message = format!("the gateway's answer is not understood ({error}): is it another version of stockgate?");
+        Failure::new(code::FAILURE, message)
+    })
+}
+
+/// Print an answer as it is.
+pub(super) fn print_json(body: &[u8]) -> ExitCode {
+    output::print(&String::from_utf8_lossy(body))
+}
+
+/// A path segment or a query value, percent-encoded (RFC 3986, unreserved characters stay).
+pub(super) fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            other => out.push_str(&format!("%{other:02X}")),
+        }
+    }
+    out
+}
+
+/// A target with its query; values that are `None` are left out.
+pub(super) fn target(path: &str, query: &[(&str, Option<&str>)]) -> String {
+    let given = query.iter().filter_map(|(name, value)| value.map(|value| format!("{name}={}", encoded(value))));
+    let query = given.collect::<Vec<_>>().join("&");
+    if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
+}
+
+/// A number and its state, as the API says them.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Number {
+    state: String,
+    quantity: Option<Box<RawValue>>,
+}
+
+impl Number {
+    /// The exact digits, or the word for why there are none.
+    pub(super) fn words(&self) -> String {
+        words(&self.state, self.quantity.as_deref())
+    }
+}
+
+/// The exact digits of a quantity, or the word for why there are none.
+pub(super) fn words(state: &str, quantity: Option<&RawValue>) -> String {
+    quantity.map_or(state, RawValue::get).to_owned()
+}

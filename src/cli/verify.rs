@@ -1,0 +1,105 @@
+//! `stockgate verify`: is the ledger whole, and do the levels follow from it?
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde::{Deserialize, Serialize};
+
+use super::client::{Client, Failure, Reach, finish, read};
+use super::{code, output};
+use crate::api::Verifier;
+use crate::limits::STATE_CACHE_BYTES;
+use crate::store::state::{State, Verified};
+use crate::store::{StoreError, state_path};
+
+/// Verify the ledger: walk its chain of hashes and compare every level with it.
+///
+/// Asks the running gateway, which goes on working meanwhile. With --data it opens the files of a stopped one instead; when
+/// they are in use, it asks the gateway after all.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Data directory of a stopped gateway
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Report {
+    pub(super) ok: bool,
+    pub(super) entries: u64,
+    pub(super) positions: u64,
+    pub(super) problems: Vec<String>,
+}
+
+impl From<Verified> for Report {
+    fn from(verified: Verified) -> Self {
+        let Verified { entries, positions, problems } = verified;
+        Self { ok: problems.is_empty(), entries, positions, problems }
+    }
+}
+
+/// Run it.
+pub(super) fn run(args: &Args) -> ExitCode {
+    finish(verify(args))
+}
+
+fn verify(args: &Args) -> Result<ExitCode, Failure> {
+    let report = match &args.data {
+        Some(data) => in_files(data, &args.reach)?,
+        None => ask(&args.reach)?,
+    };
+    let text = if args.json {
+        serde_json::to_string(&report).map(|text| text + "\n").map_err(|e| Failure::new(code::FAILURE, e.to_string()))?
+    } else {
+        render(&report)
+    };
+    let printed = output::print(&text);
+    Ok(if report.ok { printed } else { ExitCode::from(code::FAILURE) })
+}
+
+fn ask(reach: &Reach) -> Result<Report, Failure> {
+    read(&Client::new(reach)?.get("/api/v1/verify")?)
+}
+
+/// The files of a stopped gateway; a directory without any is not given any.
+pub(super) fn in_files(data: &Path, reach: &Reach) -> Result<Report, Failure> {
+    let path = state_path(data);
+    if !path.exists() {
+        let message = format!("there is no {}; --data names the directory that `stockgate serve` keeps", path.display());
+        return Err(Failure::new(code::FAILURE, message));
+    }
+    match State::open(data, STATE_CACHE_BYTES).and_then(|state| walk(&state)) {
+        Ok(report) => Ok(report),
+        Err(StoreError::Locked(file)) => {
+            eprintln!("{} is in use: asking the gateway that runs", file.display());
+            ask(reach)
+        }
+        Err(error) => Err(Failure::new(code::FAILURE, error.to_string())),
+    }
+}
+
+pub(super) fn walk(state: &State) -> Result<Report, StoreError> {
+    let mut verifier = Verifier::default();
+    loop {
+        if let Some(verified) = verifier.step(state)? {
+            return Ok(verified.into());
+        }
+    }
+}
+
+pub(super) fn render(report: &Report) -> String {
+    let walked = format!("{} ledger entries and {} levels", report.entries, report.positions);
+    if report.ok {
+        return format!("ok: {walked}, the chain is whole and every level follows from it\n");
+    }
+    let mut out = format!("not ok: {walked} walked\n");
+    for problem in &report.problems {
+        out.push_str(&format!("  {}\n", output::clean(problem)));
+    }
+    out
+}
