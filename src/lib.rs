@@ -91,6 +91,7 @@ pub mod metrics;
 pub mod net;
 pub mod pipeline;
 pub mod retry;
+pub mod simulator;
 pub mod sources;
 pub mod stock;
 pub mod store;

@@ -12,12 +12,14 @@ mod check;
 mod client;
 mod completions;
 mod dead;
+mod demo;
 mod explain;
 mod logging;
 mod man;
 mod output;
 mod reload;
 mod replay;
+mod send;
 mod serve;
 mod sources;
 mod stock;
@@ -62,6 +64,8 @@ macro_rules! commands {
 
 commands! {
     Serve(serve),
+    Demo(demo),
+    Send(send),
     Check(check),
     Stock(stock),
     Warehouses(warehouses),

@@ -7,9 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::client::{Client, Failure, Reach, finish, read};
 use super::{code, output};
-use crate::api::Verifier;
 use crate::limits::STATE_CACHE_BYTES;
-use crate::store::state::{State, Verified};
+use crate::store::state::{State, Verified, Verifier};
 use crate::store::{StoreError, state_path};
 
 /// Verify the ledger: walk its chain of hashes and compare every level with it.
@@ -84,12 +83,7 @@ pub(super) fn in_files(data: &Path, reach: &Reach) -> Result<Report, Failure> {
 }
 
 pub(super) fn walk(state: &State) -> Result<Report, StoreError> {
-    let mut verifier = Verifier::default();
-    loop {
-        if let Some(verified) = verifier.step(state)? {
-            return Ok(verified.into());
-        }
-    }
+    Verifier::all(state).map(Report::from)
 }
 
 pub(super) fn render(report: &Report) -> String {
