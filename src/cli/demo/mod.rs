@@ -289,7 +289,7 @@ fn per_second(count: u64, within: Duration) -> u64 {
 
 /// Write to standard output. A reader that has gone away does not end the demonstration.
 fn say(text: &str) {
-    drop::<ExitCode>(print(text));
+    let _printed = print(text);
 }
 
 /// Live counts: one line that is rewritten on a terminal, a line a second elsewhere, nothing beside JSON.
@@ -335,6 +335,22 @@ mod tests {
         for bad in ["20", "soon", "0s", ""] {
             assert_eq!(length(bad), Err("expected a length of time such as 10s, 500ms or 2m".to_owned()), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_configuration_of_a_world_is_accepted_whole() {
+        let world = World::new(1, 1);
+        let scratch = Scratch::new(false).unwrap();
+        world.write_files(&scratch.path).unwrap();
+        let with_api = || world.accounts().iter().filter(|s| s.platform.manners().api);
+        let ports = with_api().map(|s| (s.account.name.to_owned(), 4000)).collect();
+        let text = world.config_toml(&ports, &scratch.path.join("data"));
+        let inputs = Inputs { kinds: sources::KINDS, overrides: &Overrides::default(), env: &|_| None };
+        let (checked, warnings) = config::parse(&text, "demo.toml", &scratch.path, &inputs).unwrap();
+        assert_eq!(warnings, []);
+        assert_eq!(checked.sources.len(), world.accounts().len());
+        assert_eq!(checked.warehouses.len(), world.warehouses().len());
+        assert_eq!(checked.sources.iter().filter(|s| s.api.is_some()).count(), with_api().count());
     }
 
     #[test]
