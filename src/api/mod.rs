@@ -40,7 +40,6 @@ mod verify;
 mod tests;
 
 pub use health::Health;
-pub use verify::Verifier;
 
 use crate::net::body::Body;
 use crate::net::serve::{Handler, Incoming, Outgoing};

@@ -7,9 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::client::{Client, Failure, Reach, finish, read};
 use super::{code, output};
-use crate::api::Verifier;
 use crate::limits::STATE_CACHE_BYTES;
-use crate::store::state::{State, Verified};
+use crate::store::state::{State, Verified, Verifier};
 use crate::store::{StoreError, state_path};
 
 /// Verify the ledger: walk its chain of hashes and compare every level with it.

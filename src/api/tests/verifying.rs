@@ -1,7 +1,7 @@
 //! The walk over the ledger.
 
 use super::*;
-use crate::store::state::Verified;
+use crate::store::state::{Verified, Verifier};
 
 fn verify(world: &World, mut between: impl FnMut(u32)) -> Verified {
     let mut verifier = Verifier::default();

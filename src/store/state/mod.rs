@@ -10,6 +10,7 @@
 
 mod checkpoint;
 mod query;
+mod verify;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -18,7 +19,8 @@ use std::sync::{Arc, RwLock};
 use redb::{Database, ReadOnlyTable, ReadableDatabase, TableDefinition};
 
 pub use checkpoint::Difference;
-pub use query::{HistoryItem, Verified};
+pub use query::HistoryItem;
+pub use verify::{Verified, Verifier};
 
 use super::StoreError;
 use super::codec::{Reader, Writer};

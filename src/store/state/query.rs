@@ -1,11 +1,11 @@
 //! Reading the state: for the API, the command line and the metrics. Memory first, then the file.
 
+use std::collections::BTreeMap;
 use std::collections::btree_map;
-use std::collections::{BTreeMap, HashMap};
 
 use super::{State, StoreError, TaskKey};
-use crate::stock::audit::{Entry, GENESIS, Link};
-use crate::stock::level::{Position, Value};
+use crate::stock::audit::{Entry, Link};
+use crate::stock::level::Position;
 use crate::stock::totals::Totals;
 use crate::store::rows::{
     Cause, DeadLetter, FetchTask, IgnoredRow, PositionKey, SourceRow, decode_audit, decode_dead, decode_ignored,
@@ -19,17 +19,6 @@ pub enum HistoryItem {
     Changed(Entry),
     /// A report that changed nothing.
     Ignored(IgnoredRow),
-}
-
-/// What `verify` found.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Verified {
-    /// Audit entries walked.
-    pub entries: u64,
-    /// Positions compared.
-    pub positions: u64,
-    /// What is wrong, in sentences; empty when all is well.
-    pub problems: Vec<String>,
 }
 
 impl State {
@@ -173,55 +162,5 @@ impl State {
             Some(letter) => Ok(letter.clone()),
             None => self.view.dead.get(id)?.map(|row| decode_dead(row.value())).transpose(),
         }
-    }
-
-    /// Walk the audit chain from its first entry, and check that what it ends in is what the positions say.
-    pub fn verify(&self) -> Result<Verified, StoreError> {
-        let mut verified = Verified::default();
-        let mut link = GENESIS;
-        let mut last: HashMap<(String, String), (u64, Value)> = HashMap::new();
-        for ledger in 1..=self.meta.ledger {
-            let Some((entry, stored)) = self.audit_entry(ledger)? else {
-                verified.problems.push(format!("audit entry {ledger} is missing"));
-                break;
-            };
-            if entry.ledger != ledger || entry.link(&link) != stored {
-                verified.problems.push(format!("the chain breaks at audit entry {ledger}"));
-                break;
-            }
-            link = stored;
-            verified.entries += 1;
-            let place = (entry.warehouse, entry.sku);
-            let before = last.get(&place).copied();
-            if before.map(|(_, v)| v) != entry.before || before.map_or(0, |(l, _)| l) != entry.previous {
-                verified
-                    .problems
-                    .push(format!("audit entry {ledger} does not follow the one before it for {} in {}", place.1, place.0));
-            }
-            last.insert(place, (ledger, entry.after));
-        }
-        if verified.problems.is_empty() && link != self.meta.link {
-            verified.problems.push("the chain does not end in the recorded head".to_owned());
-        }
-        let mut after = None;
-        loop {
-            let page = self.stock(None, after.as_ref(), crate::limits::PAGE_ROWS_MAX)?;
-            let Some((key, _)) = page.last() else { break };
-            after = Some(key.clone());
-            for (key, position) in page {
-                verified.positions += 1;
-                let place = (self.meta.warehouses.name(key.warehouse).to_owned(), key.sku.to_string());
-                let told = last.remove(&place);
-                if told != position.effective.map(|(_, value)| (position.last_change, value)) {
-                    verified
-                        .problems
-                        .push(format!("the level of {} in {} is not what its audit entries say", place.1, place.0));
-                }
-            }
-        }
-        for (warehouse, sku) in last.into_keys() {
-            verified.problems.push(format!("{sku} in {warehouse} has audit entries and no level"));
-        }
-        Ok(verified)
     }
 }

@@ -332,6 +332,5 @@ fn newest_key(report: &Report) -> (Timestamp, u64, u32) {
 }
 
 #[cfg(test)]
-#[path = "level_tests.rs"]
 #[expect(clippy::arithmetic_side_effects, reason = "small numbers in tests")]
 mod tests;

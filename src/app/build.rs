@@ -1,0 +1,145 @@
+//! What a configuration is made into: nothing here is bound or started.
+
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::StartError;
+use crate::api::SourceInfo;
+use crate::config::{self, Checked, SourceConfig, TlsChoice};
+use crate::net::client::{Alpn, BaseUrl, Client, Limits as ClientLimits};
+use crate::net::serve::Limits as ServerLimits;
+use crate::net::tls::{Identity, TlsError, certificates, load_or_make};
+use crate::net::trust::Trust;
+use crate::pipeline::fetch::FetchSource;
+use crate::pipeline::ingest::Route;
+use crate::pipeline::retain::Keep;
+use crate::sources::Credentials;
+use crate::store::state::State;
+use crate::store::{StoreError, copy_file, snapshot_path, state_path};
+use crate::time;
+use crate::types::Secret;
+
+/// Make the data directory, for its owner only, unless it is there.
+pub fn make_data_directory(path: &Path) -> Result<(), StartError> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| StartError::DataDirectory(format!("the data directory {} cannot be made: {error}", path.display())))
+}
+
+/// Open the state. One that is beyond repair is set aside; one that is not there is begun from the last snapshot, when there is
+/// one, else from nothing. The fold brings it up to the journal's end.
+pub fn open_state(data: &Path, cache: usize) -> Result<State, StoreError> {
+    let (path, snapshot) = (state_path(data), snapshot_path(data));
+    let begun = !path.exists() && snapshot.exists();
+    if begun {
+        tracing::warn!("there is no state: it is begun from the last snapshot");
+        copy_file(&snapshot, &path)?;
+    }
+    match State::open(data, cache) {
+        Err(error @ (StoreError::Damaged { .. } | StoreError::Row(_))) => {
+            let damaged = if begun { &snapshot } else { &path };
+            let aside = damaged.with_extension(format!("damaged-{}", time::now().seconds()));
+            tracing::error!(%error, aside = %aside.display(), "set aside: the state is rebuilt from the snapshot or the journal");
+            let io = |e: io::Error| StoreError::Io(format!("{}: {e}", damaged.display()));
+            std::fs::rename(damaged, &aside).map_err(io)?;
+            if begun {
+                std::fs::remove_file(&path).map_err(io)?;
+            }
+            open_state(data, cache)
+        }
+        other => other,
+    }
+}
+
+pub(super) fn identity(config: &Checked) -> Result<Identity, TlsError> {
+    match &config.tls {
+        TlsChoice::SelfMade { names } => load_or_make(&config.data_dir, names, time::now()),
+        TlsChoice::Files { certificate_pem, key_pem, .. } => Identity::from_pem(certificate_pem, key_pem.expose()),
+    }
+}
+
+pub(super) fn server_limits(config: &Checked) -> ServerLimits {
+    ServerLimits {
+        connections: config.limits.connections,
+        connections_per_address: config.limits.connections_per_address,
+        body_bytes: config.limits.body_bytes,
+        bodies_buffered: config.limits.bodies_buffered_bytes,
+        handshake: config.limits.handshake_timeout,
+        header: config.limits.header_timeout,
+        body: config.limits.body_timeout,
+        idle: config.limits.idle_timeout,
+        ..ServerLimits::default()
+    }
+}
+
+pub(super) fn keep(config: &Checked) -> Keep {
+    Keep { age: config.retention.age, bytes: config.retention.bytes }
+}
+
+pub(super) fn routes(config: &Checked) -> Vec<Route> {
+    let route = |s: &SourceConfig| {
+        Route::new(s.id.clone(), Arc::clone(&s.adapter), s.secrets.clone(), s.token.clone(), s.allow.clone())
+    };
+    config.sources.iter().map(route).collect()
+}
+
+pub(super) fn infos(config: &Checked) -> Vec<SourceInfo> {
+    let info = |s: &SourceConfig| SourceInfo {
+        name: s.id.to_string(),
+        kind: s.kind.name.to_owned(),
+        path: format!("/in/{}{}", s.id, if s.token.is_some() { "/***" } else { "" }),
+        signed: s.adapter.signed(),
+        warehouse: s.warehouse.as_ref().map(ToString::to_string),
+        authority: config
+            .warehouses
+            .iter()
+            .filter(|(_, w)| w.authority.contains(&s.id))
+            .map(|(id, _)| id.to_string())
+            .collect(),
+    };
+    config.sources.iter().map(info).collect()
+}
+
+/// The sources that can be asked, with their clients.
+pub(super) fn api_sources(config: &Checked) -> Result<Vec<FetchSource>, StartError> {
+    let mut found = Vec::new();
+    for source in &config.sources {
+        let Some(api) = &source.api else { continue };
+        let bad = |why: String| StartError::Api(format!("source.{}.api: {why}", source.id));
+        let base = BaseUrl::parse(&api.base_url).map_err(|error| bad(error.to_string()))?;
+        let trust = match &api.ca_pem {
+            Some(pem) => Trust::Roots(certificates(pem).map_err(|error| bad(format!("ca_file: {error}")))?),
+            // plain HTTP to this machine trusts nobody: no root certificates are needed
+            None if !base.is_https() => Trust::Fingerprint([0; 32]),
+            None => Trust::SystemRoots,
+        };
+        let client = Client::with(trust, Alpn::Http1, ClientLimits::default(), true).map_err(|e| bad(e.to_string()))?;
+        let (credentials, files) = (api.credentials.clone(), api.credential_files.clone());
+        found.push(FetchSource {
+            name: source.id.to_string(),
+            adapter: Arc::clone(&source.adapter),
+            base,
+            client,
+            credentials: Box::new(move || current_credentials(&credentials, &files)),
+            requests: api.requests,
+            per: api.per,
+            gather: api.gather,
+        });
+    }
+    Ok(found)
+}
+
+/// Credentials as their files hold them now: access tokens of some platforms live two hours and are renewed in place.
+fn current_credentials(as_read: &Credentials, files: &[(String, PathBuf)]) -> Credentials {
+    let renewed = |name: &str| -> Option<Secret> {
+        let (_, path) = files.iter().find(|(n, _)| n == name)?;
+        config::read_secret(path).ok().filter(|secret| !secret.is_empty())
+    };
+    Credentials(
+        as_read.0.iter().map(|(name, secret)| (name.clone(), renewed(name).unwrap_or_else(|| secret.clone()))).collect(),
+    )
+}

@@ -1,0 +1,330 @@
+//! The whole program: build (nothing is bound yet), run, drain in reverse.
+//!
+//! Order of a start: data directory, state, journal, fold, policy into the journal, certificate, listeners, workers. Order of a
+//! stop: not ready, listeners (requests under way finish), workers, journal (what is queued is committed), fold (to the
+//! journal's end, then a last checkpoint).
+
+mod build;
+mod reload;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+pub use self::build::{make_data_directory, open_state};
+
+use self::build::{api_sources, identity, infos, keep, routes, server_limits};
+use self::reload::{Core, FetchSources, Reloader, append_policy};
+use crate::api::{Api, Context, Health, Reloaded};
+use crate::config::{Checked, Loaded, Report};
+use crate::limits::JOURNAL_CACHE_BYTES;
+use crate::net::serve::{Limits as ServerLimits, Server};
+use crate::net::tls::TlsError;
+use crate::pipeline::apply::{Fold, FoldHandle};
+use crate::pipeline::fetch::Fetcher;
+use crate::pipeline::ingest::Ingest;
+use crate::pipeline::retain;
+use crate::store::StoreError;
+use crate::store::journal::{Journal, Refused};
+use crate::store::state::SharedState;
+use crate::time;
+
+/// How often histograms are folded up; without it their samples pile up between scrapes.
+const UPKEEP_PERIOD: Duration = Duration::from_secs(5);
+
+/// Why the gateway does not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The data directory cannot be made or read.
+    DataDirectory(String),
+    /// The store does not open.
+    Store(StoreError),
+    /// The certificate cannot be used.
+    Tls(TlsError),
+    /// A listener cannot be bound.
+    Bind {
+        /// `listen` or `admin`.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// A source's API settings cannot be used.
+    Api(String),
+    /// The journal does not take its first record.
+    Journal(Refused),
+    /// No thread could be started.
+    Thread(io::Error),
+}
+
+impl StartError {
+    /// It is the configuration's fault (exit code 78), or needs a newer program; trying again changes nothing.
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::Tls(_) | Self::Api(_) | Self::Store(StoreError::Newer { .. }))
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(error) => error.fmt(f),
+            Self::Tls(error) => write!(f, "the certificate cannot be used: {error}"),
+            Self::Bind { what, address, error } => {
+                write!(f, "cannot listen on {address} ([{what}].address): {error}")
+            }
+            Self::DataDirectory(why) | Self::Api(why) => f.write_str(why),
+            Self::Journal(_) => f.write_str("the journal cannot be written: is the disk full?"),
+            Self::Thread(error) => write!(f, "cannot start a thread: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<StoreError> for StartError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<TlsError> for StartError {
+    fn from(error: TlsError) -> Self {
+        Self::Tls(error)
+    }
+}
+
+/// Reads the configuration again, for a reload.
+pub type Reread = Box<dyn Fn() -> Result<Loaded, Report> + Send + Sync>;
+
+/// A running gateway.
+pub struct Gateway {
+    public: SocketAddr,
+    admin: SocketAddr,
+    core: Arc<Core>,
+    fold: FoldHandle,
+    stop: watch::Sender<bool>,
+    servers: JoinSet<()>,
+    workers: JoinSet<()>,
+    journal_thread: JoinHandle<()>,
+    fold_thread: JoinHandle<()>,
+}
+
+impl Gateway {
+    /// Start with a configuration that is never read again.
+    pub async fn start(config: Checked) -> Result<Self, StartError> {
+        let fixed = config.clone();
+        Self::start_with(config, Box::new(move || Ok((fixed.clone(), Vec::new())))).await
+    }
+
+    /// Start; `reread` is asked at every reload.
+    pub async fn start_with(config: Checked, reread: Reread) -> Result<Self, StartError> {
+        let prometheus = crate::metrics::install();
+        make_data_directory(&config.data_dir)?;
+        let state = open_state(&config.data_dir, config.store.cache_bytes)?;
+        let policy_in_force = state.meta.policy.clone();
+        let journal = Journal::open(&config.data_dir, JOURNAL_CACHE_BYTES, state.meta.cursor)?;
+        let state: SharedState = Arc::new(RwLock::new(state));
+
+        let fold = Fold::new(&state);
+        let handle = fold.handle();
+        let offer = fold.handle();
+        let (appender, journal_thread) =
+            journal.start(config.limits.queue_records, move |batch| offer.offer(batch)).map_err(StartError::Thread)?;
+        let fold_thread =
+            fold.start(Arc::clone(&state), journal.clone(), config.store.checkpoint).map_err(StartError::Thread)?;
+
+        let policy = config.policy.to_canonical();
+        if policy != policy_in_force {
+            append_policy(&appender, &policy).await.map_err(StartError::Journal)?;
+        }
+        let identity = Arc::new(identity(&config)?);
+        let sources = api_sources(&config)?;
+        let public = Server::bind("public", config.listen, Some(Arc::clone(&identity)), server_limits(&config));
+        let public = public.await.map_err(|error| StartError::Bind { what: "listen", address: config.listen, error })?;
+        let admin = Server::bind("admin", config.admin, None, ServerLimits::default()).await;
+        let admin = admin.map_err(|error| StartError::Bind { what: "admin", address: config.admin, error })?;
+
+        let health = Arc::new(Health::default());
+        health.certificate_loaded(true);
+        health.fold_alive(true);
+        let (keep, keep_changes) = watch::channel(keep(&config));
+        let (fetch, fetch_changes) = watch::channel(Arc::new(Mutex::new(sources)));
+        let core = Arc::new(Core {
+            ingest: Arc::new(Ingest::new(routes(&config), appender.clone())),
+            infos: Arc::new(RwLock::new(infos(&config))),
+            running: Mutex::new((config, policy)),
+            reloading: tokio::sync::Mutex::new(()),
+            identity,
+            appender: appender.clone(),
+            state: Arc::clone(&state),
+            journal: journal.clone(),
+            health: Arc::clone(&health),
+            keep,
+            fetch,
+            reread,
+        });
+        let api = Arc::new(Api::new(Context {
+            state: Arc::clone(&state),
+            journal: journal.clone(),
+            appender: appender.clone(),
+            prometheus: prometheus.clone(),
+            health,
+            sources: Arc::clone(&core.infos),
+            actions: Arc::new(Reloader(Arc::clone(&core))),
+            names: Vec::new(),
+        }));
+
+        let (stop, stopping) = watch::channel(false);
+        let (public_address, admin_address) = (public.local_addr(), admin.local_addr());
+        let mut servers = JoinSet::new();
+        servers.spawn(public.run(Arc::clone(&core.ingest), stopping.clone()));
+        servers.spawn(admin.run(api, stopping.clone()));
+        let mut workers = JoinSet::new();
+        let (durable, snapshots) = (handle.clone(), handle.clone());
+        let folded = move || durable.durable_cursor();
+        let snapshot = move || {
+            let fold = snapshots.clone();
+            async move { fold.snapshot().await }
+        };
+        workers.spawn(retain::run(appender.clone(), keep_changes, folded, snapshot, stopping.clone()));
+        workers.spawn(fetch_workers(fetch_changes, Arc::clone(&core), handle.clone(), stopping.clone()));
+        workers.spawn(async move {
+            loop {
+                tokio::time::sleep(UPKEEP_PERIOD).await;
+                prometheus.run_upkeep();
+            }
+        });
+        crate::metrics::reload(true, time::now());
+        crate::metrics::build_info(option_env!("STOCKGATE_REVISION").unwrap_or("unknown"), std::env::consts::ARCH);
+        tracing::info!(listen = %public_address, admin = %admin_address, "ready");
+        Ok(Self {
+            public: public_address,
+            admin: admin_address,
+            core,
+            fold: handle,
+            stop,
+            servers,
+            workers,
+            journal_thread,
+            fold_thread,
+        })
+    }
+
+    /// Where deliveries go.
+    pub fn public_addr(&self) -> SocketAddr {
+        self.public
+    }
+
+    /// Where the admin API is.
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// SHA-256 of the server certificate, as `openssl x509 -fingerprint -sha256` prints it.
+    pub fn fingerprint(&self) -> String {
+        self.core.identity.fingerprint()
+    }
+
+    /// The certificate was made by the gateway itself.
+    pub fn self_made_certificate(&self) -> bool {
+        self.core.identity.self_made()
+    }
+
+    /// The fold.
+    pub fn state(&self) -> &SharedState {
+        &self.core.state
+    }
+
+    /// The journal.
+    pub fn journal(&self) -> &Journal {
+        &self.core.journal
+    }
+
+    /// Read the configuration again and take it into use.
+    pub async fn reload(&self) -> Reloaded {
+        self.core.reload().await
+    }
+
+    /// Returns when the gateway can no longer do its work and must end.
+    pub async fn failed(&self) {
+        let mut folded = self.fold.folded();
+        while folded.changed().await.is_ok() {}
+        self.core.health.fold_alive(false);
+    }
+
+    /// Stop: finish what was taken, make it durable, close.
+    pub async fn stop(mut self) {
+        self.core.health.drain();
+        self.stop.send_replace(true);
+        while let Some(ended) = self.servers.join_next().await {
+            log_panic(ended);
+        }
+        self.workers.shutdown().await;
+        self.core.appender.close().await;
+        let fold = self.fold.clone();
+        let joined = tokio::task::spawn_blocking(move || {
+            let journal = self.journal_thread.join();
+            fold.stop();
+            journal.and(self.fold_thread.join())
+        });
+        if !matches!(joined.await, Ok(Ok(()))) {
+            tracing::error!("a thread of the store panicked");
+        }
+        tracing::info!("stopped");
+    }
+}
+
+fn log_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a task panicked");
+    }
+}
+
+/// Runs a worker for each source that can be asked; starts them anew when the configuration changes.
+async fn fetch_workers(
+    mut sources: watch::Receiver<FetchSources>,
+    core: Arc<Core>,
+    fold: FoldHandle,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        let now = std::mem::take(&mut *sources.borrow_and_update().lock().unwrap_or_else(PoisonError::into_inner));
+        let mut workers = JoinSet::new();
+        for source in now {
+            let fetcher = Fetcher::new(source, Arc::clone(&core.state), core.journal.clone(), core.appender.clone());
+            workers.spawn(fetcher.run(fold.folded(), stop.clone()));
+        }
+        loop {
+            tokio::select! {
+                changed = sources.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    // an answer that was on its way is asked for again
+                    workers.shutdown().await;
+                    break;
+                }
+                Some(ended) = workers.join_next() => log_panic(ended),
+                () = stopped(&mut stop) => {
+                    workers.shutdown().await;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Returns when a stop was asked for, or nobody is left to ask for one.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    drop(stop.wait_for(|stop| *stop).await);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! A new configuration for a running gateway: all of it, or none of it.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use tokio::sync::watch;
+
+use super::Reread;
+use super::build::{api_sources, infos, keep, routes};
+use crate::api::{Actions, Health, Reloaded, SourceInfo};
+use crate::config::{Checked, TlsChoice};
+use crate::net::tls::Identity;
+use crate::pipeline::fetch::FetchSource;
+use crate::pipeline::ingest::Ingest;
+use crate::pipeline::retain::Keep;
+use crate::store::codec::encode_record;
+use crate::store::journal::{Appender, Journal, Refused};
+use crate::store::state::SharedState;
+use crate::time;
+use crate::types::{Record, RecordBody};
+
+/// The sources that can be asked, handed to their supervisor.
+pub(super) type FetchSources = Arc<Mutex<Vec<FetchSource>>>;
+
+/// What a reload changes.
+pub(super) struct Core {
+    pub(super) ingest: Arc<Ingest>,
+    pub(super) infos: Arc<RwLock<Vec<SourceInfo>>>,
+    /// The configuration in force and its policy as it stands in the journal.
+    pub(super) running: Mutex<(Checked, String)>,
+    pub(super) reloading: tokio::sync::Mutex<()>,
+    pub(super) identity: Arc<Identity>,
+    pub(super) appender: Appender,
+    pub(super) state: SharedState,
+    pub(super) journal: Journal,
+    pub(super) health: Arc<Health>,
+    pub(super) keep: watch::Sender<Keep>,
+    pub(super) fetch: watch::Sender<FetchSources>,
+    pub(super) reread: Reread,
+}
+
+/// The admin API's way to a reload.
+pub(super) struct Reloader(pub(super) Arc<Core>);
+
+impl Actions for Reloader {
+    fn reload(&self) -> Pin<Box<dyn Future<Output = Reloaded> + Send + '_>> {
+        Box::pin(self.0.reload())
+    }
+}
+
+impl Core {
+    pub(super) async fn reload(&self) -> Reloaded {
+        let _one_at_a_time = self.reloading.lock().await;
+        let result = self.try_reload().await;
+        crate::metrics::reload(result.is_ok(), time::now());
+        match &result {
+            Ok(said) => tracing::info!(said, "configuration reloaded"),
+            Err(problems) => tracing::error!(problems = problems.join("; "), "reload refused: the old configuration stays"),
+        }
+        result
+    }
+
+    /// Check everything first; nothing is changed until all of it is known to be good.
+    async fn try_reload(&self) -> Reloaded {
+        let (config, warnings) =
+            (self.reread)().map_err(|report| report.problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let sources = api_sources(&config).map_err(|error| vec![error.to_string()])?;
+        let policy = config.policy.to_canonical();
+        let (old, old_policy) = self.running.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let TlsChoice::Files { certificate_pem, key_pem, .. } = &config.tls {
+            self.identity.swap(certificate_pem, key_pem.expose()).map_err(|error| vec![format!("[tls]: {error}")])?;
+        }
+        if policy != old_policy {
+            let appended = append_policy(&self.appender, &policy).await;
+            appended.map_err(|_| vec!["the journal cannot take the new configuration now; try again".to_owned()])?;
+        }
+        self.ingest.replace(routes(&config));
+        *self.infos.write().unwrap_or_else(PoisonError::into_inner) = infos(&config);
+        self.keep.send_replace(keep(&config));
+        self.fetch.send_replace(Arc::new(Mutex::new(sources)));
+        let later = needs_restart(&old, &config);
+        let mut said = format!("{} sources in force", config.sources.len());
+        if !later.is_empty() {
+            said = format!("{said}; {} take effect at the next start", later.join(", "));
+        }
+        for warning in warnings {
+            said = format!("{said}; warning: {warning}");
+        }
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = (config, policy);
+        Ok(said)
+    }
+}
+
+/// Settings that a running gateway cannot change.
+fn needs_restart(old: &Checked, new: &Checked) -> Vec<&'static str> {
+    let mut later = Vec::new();
+    let mut compare = |name, changed: bool| {
+        if changed {
+            later.push(name);
+        }
+    };
+    compare("[listen]", old.listen != new.listen);
+    compare("[admin]", old.admin != new.admin);
+    compare("[data]", old.data_dir != new.data_dir);
+    compare("[limits]", old.limits != new.limits);
+    compare("[store]", old.store != new.store);
+    compare("[log]", old.log != new.log);
+    let own = |tls: &TlsChoice| matches!(tls, TlsChoice::Files { .. });
+    compare("[tls]", own(&old.tls) && !own(&new.tls));
+    later
+}
+
+pub(super) async fn append_policy(appender: &Appender, policy: &str) -> Result<(), Refused> {
+    let record = encode_record(&Record { at: time::now(), body: RecordBody::Policy(policy) });
+    appender.append(record)?.durable().await.map(|_| ())
+}

@@ -1,0 +1,203 @@
+//! The writer's thread: commits what waits, begins segments, removes old ones, opens the file again after a failure.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use redb::{ReadableDatabase, ReadableTable};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Aged, Batch, Command, RECORDS, Refused, Retention, Segment, Shared, record_time};
+use crate::limits::{JOURNAL_BATCH_BYTES, JOURNAL_BATCH_RECORDS};
+use crate::store::StoreError;
+use crate::time::{self, Timestamp};
+use crate::types::Seq;
+
+/// How long the writer waits before it tries to open the file again after a failure.
+const REOPEN_PAUSE: Duration = Duration::from_secs(1);
+
+pub(super) struct Committer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) segment_bytes: u64,
+    pub(super) committed: Box<dyn Fn(Batch) + Send>,
+}
+
+impl Committer {
+    pub(super) fn run(self, mut queue: mpsc::Receiver<Command>) {
+        let mut held = None;
+        while let Some(command) = held.take().or_else(|| queue.blocking_recv()) {
+            match command {
+                Command::Append { bytes, done } => {
+                    let mut size = bytes.len();
+                    let (mut records, mut waiting) = (vec![bytes], vec![done]);
+                    while records.len() < JOURNAL_BATCH_RECORDS && size < JOURNAL_BATCH_BYTES {
+                        match queue.try_recv() {
+                            Ok(Command::Append { bytes, done }) => {
+                                size += bytes.len();
+                                records.push(bytes);
+                                waiting.push(done);
+                            }
+                            Ok(other) => {
+                                held = Some(other);
+                                break;
+                            }
+                            Err(_) => break,
+                        }
+                    }
+                    self.shared.queued.fetch_sub(records.len() as u64, Ordering::Relaxed);
+                    if !self.commit(records, waiting) {
+                        self.reopen(&mut queue);
+                    }
+                }
+                Command::Retain { what, done } => {
+                    let dropped = self.retain(what).unwrap_or_else(|error| {
+                        tracing::warn!(%error, "retention failed");
+                        Aged::default()
+                    });
+                    answer(done, dropped);
+                }
+                Command::Close => break,
+            }
+        }
+        // told to, or the last appender is gone: close the file cleanly
+        drop(self.shared.newest.write().unwrap_or_else(PoisonError::into_inner).take());
+        self.shared.healthy.store(false, Ordering::Release);
+    }
+
+    /// True when the batch is on disk.
+    fn commit(&self, records: Vec<Vec<u8>>, waiting: Vec<oneshot::Sender<Result<Seq, Refused>>>) -> bool {
+        let began = time::instant();
+        let first = self.shared.head.load(Ordering::Acquire) + 1;
+        let result = self.write(first, &records);
+        match result {
+            Ok(()) => {
+                let head = first + records.len() as u64 - 1;
+                self.shared.head.store(head, Ordering::Release);
+                for (seq, done) in (first..).zip(waiting) {
+                    answer(done, Ok(seq));
+                }
+                crate::metrics::journal_commit(began.elapsed(), records.len() as u64, head);
+                (self.committed)(Batch { first, records });
+                true
+            }
+            Err(error) => {
+                self.shared.healthy.store(false, Ordering::Release);
+                for done in waiting {
+                    answer(done, Err(Refused::Unavailable));
+                }
+                crate::metrics::journal_commit_failed();
+                tracing::error!(%error, "journal commit failed: nothing is acknowledged until the file opens again");
+                false
+            }
+        }
+    }
+
+    fn write(&self, first: Seq, records: &[Vec<u8>]) -> Result<(), StoreError> {
+        if self.shared.filled.load(Ordering::Relaxed) >= self.segment_bytes {
+            self.begin_segment(first)?;
+        }
+        let guard = self.shared.newest.read().unwrap_or_else(PoisonError::into_inner);
+        let database = guard.as_ref().ok_or_else(|| StoreError::Io("the journal is closed".to_owned()))?;
+        let mut transaction = database.begin_write()?;
+        transaction.set_two_phase_commit(true);
+        {
+            let mut table = transaction.open_table(RECORDS)?;
+            for (seq, bytes) in (first..).zip(records) {
+                table.insert(seq, bytes.as_slice())?;
+            }
+        }
+        transaction.commit()?;
+        let added: usize = records.iter().map(Vec::len).sum();
+        self.shared.filled.fetch_add(added as u64, Ordering::Relaxed);
+        if let Some(last) = self.shared.segments.write().unwrap_or_else(PoisonError::into_inner).last_mut() {
+            last.bytes = crate::store::file_bytes(&self.shared.path_of(last.first));
+        }
+        Ok(())
+    }
+
+    /// Close the newest segment and go on in a new one.
+    fn begin_segment(&self, first: Seq) -> Result<(), StoreError> {
+        let (database, segment) = self.shared.make_segment(first)?;
+        // a reader that looks in between finds a segment list that is one short, and nothing new in it yet
+        let mut newest = self.shared.newest.write().unwrap_or_else(PoisonError::into_inner);
+        let mut segments = self.shared.segments.write().unwrap_or_else(PoisonError::into_inner);
+        *newest = Some(database);
+        segments.push(segment);
+        self.shared.filled.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Close the file and try to open it until it works; what is queued meanwhile is refused.
+    fn reopen(&self, queue: &mut mpsc::Receiver<Command>) {
+        drop(self.shared.newest.write().unwrap_or_else(PoisonError::into_inner).take());
+        loop {
+            while let Ok(command) = queue.try_recv() {
+                match command {
+                    Command::Append { done, .. } => {
+                        self.shared.queued.fetch_sub(1, Ordering::Relaxed);
+                        answer(done, Err(Refused::Unavailable));
+                    }
+                    Command::Retain { done, .. } => answer(done, Aged::default()),
+                    Command::Close => queue.close(),
+                }
+            }
+            if queue.is_closed() {
+                return;
+            }
+            // the one pause in the program that is a pause: the disk needs time, nothing can wake us
+            std::thread::sleep(REOPEN_PAUSE);
+            match self.shared.open() {
+                Ok(()) => break,
+                Err(error) => tracing::error!(%error, "the journal still cannot be opened"),
+            }
+        }
+        tracing::info!(head = self.shared.head.load(Ordering::Acquire), "journal open again");
+    }
+
+    fn retain(&self, what: Retention) -> Result<Aged, StoreError> {
+        let segments = self.shared.segments().clone();
+        let mut total: u64 = segments.iter().map(|s| s.bytes).sum();
+        let (mut gone, mut aged) = (0, Aged::default());
+        // the newest segment stays
+        for (segment, next) in segments.iter().zip(segments.iter().skip(1)) {
+            let last = next.first - 1;
+            if last > what.folded || (total <= what.max_bytes && self.newest_of(segment)? >= what.before) {
+                break;
+            }
+            if !what.only_look {
+                self.shared.remove(segment.first)?;
+            }
+            total -= segment.bytes;
+            aged = Aged { bytes: aged.bytes + segment.bytes, last };
+            gone += 1;
+        }
+        if gone > 0 && !what.only_look {
+            self.shared.segments.write().unwrap_or_else(PoisonError::into_inner).drain(..gone);
+            self.shared.sync_directory()?;
+            tracing::info!(segments = gone, bytes = aged.bytes, "raw deliveries aged out");
+        }
+        Ok(aged)
+    }
+
+    /// Time of the newest record of an older segment: read once.
+    fn newest_of(&self, segment: &Segment) -> Result<Timestamp, StoreError> {
+        if let Some(newest) = segment.newest {
+            return Ok(newest);
+        }
+        let Some(database) = self.shared.older(segment.first)? else { return Ok(Timestamp::default()) };
+        let read = database.begin_read()?;
+        let newest = read.open_table(RECORDS)?.last()?.map(|(_, value)| record_time(value.value())).unwrap_or_default();
+        let mut segments = self.shared.segments.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = segments.iter_mut().find(|s| s.first == segment.first) {
+            known.newest = Some(newest);
+        }
+        Ok(newest)
+    }
+}
+
+/// Tell whoever waits; a client that hung up changes nothing.
+fn answer<T>(done: oneshot::Sender<T>, value: T) {
+    if done.send(value).is_err() {
+        tracing::trace!("nobody waits for this commit any more");
+    }
+}
