@@ -83,12 +83,7 @@ pub(super) fn in_files(data: &Path, reach: &Reach) -> Result<Report, Failure> {
 }
 
 pub(super) fn walk(state: &State) -> Result<Report, StoreError> {
-    let mut verifier = Verifier::default();
-    loop {
-        if let Some(verified) = verifier.step(state)? {
-            return Ok(verified.into());
-        }
-    }
+    Verifier::all(state).map(Report::from)
 }
 
 pub(super) fn render(report: &Report) -> String {

@@ -240,7 +240,12 @@ async fn judge(
         let state = shared.read().unwrap_or_else(PoisonError::into_inner);
         let (positions, mismatches) = compare(&truth, &levels(&state)?);
         let explanations = explain(&state, &mismatches);
-        Ok::<_, crate::store::StoreError>((positions, mismatches, explanations, state.verify()?.problems))
+        Ok::<_, crate::store::StoreError>((
+            positions,
+            mismatches,
+            explanations,
+            crate::store::state::Verifier::all(&state)?.problems,
+        ))
     });
     let walked = walked.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
     let (positions, mismatches, explanations, broken): (u64, Vec<Mismatch>, _, Vec<String>) = walked;

@@ -49,6 +49,16 @@ impl Default for Verifier {
 }
 
 impl Verifier {
+    /// The whole walk under one borrow: for a state that nothing else uses.
+    pub fn all(state: &State) -> Result<Verified, StoreError> {
+        let mut verifier = Self::default();
+        loop {
+            if let Some(verified) = verifier.step(state)? {
+                return Ok(verified);
+            }
+        }
+    }
+
     /// Walk one page on; `Some` at the end, or at the first break of the chain.
     pub fn step(&mut self, state: &State) -> Result<Option<Verified>, StoreError> {
         if !self.walk(state, PAGE_ROWS_MAX)? {
