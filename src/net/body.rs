@@ -9,8 +9,10 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
+use hyper::rt::Executor as _;
 
 use super::stream::Marks;
+use super::tasks::Spawner;
 
 /// Why a body could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +121,8 @@ impl Body {
         if incoming.is_end_stream() {
             return Self::from(Bytes::new());
         }
-        Self(Source::Wire(Wire { incoming, whole: false, rules: Arc::clone(rules), marks: Arc::clone(marks) }))
+        let (rules, marks) = (Arc::clone(rules), Arc::clone(marks));
+        Self(Source::Wire(Wire { incoming: Some(incoming), whole: false, rules, marks }))
     }
 }
 
@@ -143,7 +146,8 @@ pub(super) struct Rules {
 
 #[derive(Debug)]
 struct Wire {
-    incoming: hyper::body::Incoming,
+    /// Taken on drop.
+    incoming: Option<hyper::body::Incoming>,
     whole: bool,
     rules: Arc<Rules>,
     marks: Arc<Marks>,
@@ -164,14 +168,15 @@ impl Wire {
 
     async fn gather(&mut self) -> Result<Held, BodyError> {
         let max = self.rules.max;
-        if self.incoming.size_hint().lower() > max as u64 {
+        let incoming = self.incoming.as_mut().expect("it is taken on drop only");
+        if incoming.size_hint().lower() > max as u64 {
             return Err(BodyError::TooLarge);
         }
         let mut share = Share { budget: Arc::clone(&self.rules.budget), bytes: 0 };
         // Nearly every body is one frame, which is then handed on without a copy.
         let mut only = Bytes::new();
         let mut gathered = BytesMut::new();
-        while let Some(frame) = self.incoming.frame().await {
+        while let Some(frame) = incoming.frame().await {
             let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
             if share.bytes.saturating_add(data.len()) > max {
                 return Err(BodyError::TooLarge);
@@ -196,6 +201,35 @@ impl Drop for Wire {
     fn drop(&mut self) {
         if !self.whole {
             self.marks.unread.store(true, Ordering::Relaxed);
+            if let (Some(incoming), Some(discard)) = (self.incoming.take(), self.marks.discard.get()) {
+                discard.rest_of(incoming);
+            }
         }
+    }
+}
+
+/// Reads what is left of HTTP/2 request bodies, and throws it away, so that their streams end in order.
+///
+/// An answer that comes before the end of the body would otherwise be followed by a reset of the stream. RFC 9113 section 8.1
+/// allows that, but common clients (curl 7.88 among them) then report an error and never show the 404, 413 or 503.
+#[derive(Debug)]
+pub(super) struct Discard {
+    spawner: Spawner,
+    /// How long; then the stream is reset after all.
+    linger: Duration,
+}
+
+impl Discard {
+    pub(super) fn new(spawner: Spawner, linger: Duration) -> Self {
+        Self { spawner, linger }
+    }
+
+    fn rest_of(&self, mut incoming: hyper::body::Incoming) {
+        let linger = self.linger;
+        self.spawner.execute(async move {
+            let rest = async { while let Some(Ok(_)) = incoming.frame().await {} };
+            // in time or not, the stream ends here
+            drop(tokio::time::timeout(linger, rest).await);
+        });
     }
 }

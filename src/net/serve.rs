@@ -25,7 +25,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
-use super::body::{Body, Budget, Rules};
+use super::body::{Body, Budget, Discard, Rules};
 use super::listen::{Gate, Listener, Slot};
 use super::stream::{Marks, Stream};
 use super::tasks::{Spawner, Tasks};
@@ -332,6 +332,7 @@ async fn serve_h2<H: Handler>(
 ) -> hyper::Result<()> {
     let tasks = Tasks::default();
     let activity = Arc::new(Activity::new());
+    marks.discard.get_or_init(|| Discard::new(tasks.spawner(), shared.limits.linger));
     let (idle, grace) = (shared.limits.idle, shared.limits.header);
     let seen = Arc::clone(&activity);
     let service = service_fn(move |request| {

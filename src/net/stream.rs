@@ -2,8 +2,8 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -11,6 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
+
+use super::body::Discard;
 
 /// What a connection's requests tell the connection.
 #[derive(Debug, Default)]
@@ -21,6 +23,8 @@ pub(super) struct Marks {
     pub(super) broken: AtomicBool,
     /// A handler is at work.
     pub(super) answering: AtomicBool,
+    /// HTTP/2 only: what to do with the rest of a body that nobody reads.
+    pub(super) discard: OnceLock<Discard>,
 }
 
 enum Socket {

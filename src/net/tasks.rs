@@ -17,7 +17,7 @@ impl Tasks {
 }
 
 /// Starts tasks for a connection, as hyper's executor.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(super) struct Spawner(Weak<Mutex<JoinSet<()>>>);
 
 impl<F> Executor<F> for Spawner

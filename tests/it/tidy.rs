@@ -297,7 +297,10 @@ fn read(path: &str) -> String {
 
 fn rust_files() -> Vec<Source> {
     let files = files_below("src").into_iter().chain(files_below("tests"));
-    files.filter(|path| path.ends_with(".rs")).map(|path| Source { text: read(&path), path }).collect()
+    files
+        .filter(|path| Path::new(path).extension().is_some_and(|e| e == "rs"))
+        .map(|path| Source { text: read(&path), path })
+        .collect()
 }
 
 /// Modules right below a folder of `src/`: its sub-folders and its files.
@@ -371,11 +374,12 @@ fn files_are_short_finished_and_their_tests_honest() {
     clean(files.iter().flat_map(put_off));
     clean(files.iter().flat_map(honest_tests));
     let others = ["src", "tests", "cross", "packaging"].into_iter().flat_map(files_below);
-    let is_text =
-        |path: &String| !path.ends_with(".rs") && [".toml", ".md", ".sh", ".yml"].iter().any(|e| path.ends_with(e));
-    let scripts = |path: &String| !path.rsplit('/').next().is_some_and(|name| name.contains('.'));
-    let others: Vec<Source> =
-        others.filter(|p| is_text(p) || scripts(p)).map(|path| Source { text: read(&path), path }).collect();
+    let is_text = |path: &String| {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        // scripts have no extension
+        name.rsplit_once('.').is_none_or(|(_, extension)| ["toml", "md", "sh", "yml", "json"].contains(&extension))
+    };
+    let others: Vec<Source> = others.filter(is_text).map(|path| Source { text: read(&path), path }).collect();
     clean(others.iter().flat_map(put_off));
 }
 

@@ -1,0 +1,19 @@
+# The release binary needs nothing of the system it runs on, and is small.
+. "$(dirname "$0")/lib.bash"
+
+kind=$(file -b "$BIN")
+[[ $kind == *"ELF 64-bit"* ]] || fail "not a program: $kind"
+[[ $kind == *"static-pie linked"* || $kind == *"statically linked"* ]] || fail "not static: $kind"
+[[ $kind != *"interpreter"* ]] || fail "it wants an interpreter: $kind"
+libraries=$(ldd "$BIN" 2>&1 || true)
+[[ $libraries == *"statically linked"* || $libraries == *"not a dynamic executable"* ]] || fail "it wants libraries: $libraries"
+bytes=$(stat -c %s "$BIN")
+((bytes <= 8 * 1024 * 1024)) || fail "$bytes bytes, more than 8 MiB"
+
+# an empty root is enough for it
+mkdir -p root/tmp
+cp "$BIN" root/stockgate
+same "version in an empty root" "stockgate $(sed -n 's/^version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml" | head -1)" \
+    "$(chroot root /stockgate --version)"
+chroot root /stockgate check >/dev/null
+echo "note: $bytes bytes"
