@@ -73,6 +73,8 @@ pub const JOURNAL_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 pub const JOURNAL_CACHE_BYTES: usize = 8 * 1024 * 1024;
 /// Committed batches the fold may lag behind in memory; past it the fold reads the journal itself.
 pub const FOLD_QUEUE_BATCHES: usize = 64;
+/// ... and in bytes.
+pub const FOLD_QUEUE_BYTES: usize = 8 * 1024 * 1024;
 /// How long raw deliveries are kept (default). Above every platform's retry horizon (48 h) and a long weekend.
 pub const RETENTION_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
 /// Bytes of raw deliveries kept (default): a small SD card keeps room.
@@ -90,6 +92,8 @@ pub const FOLD_STEP_RECORDS: usize = 512;
 pub const CHECKPOINT_PERIOD: Duration = Duration::from_secs(5);
 /// ... or after this many folded records: bounds the memory of what is not yet written.
 pub const CHECKPOINT_RECORDS: u64 = 65_536;
+/// ... or when about so many bytes of rows are not yet written, for the same reason when rows are large (dead letters).
+pub const CHECKPOINT_BYTES: usize = 16 * 1024 * 1024;
 /// Keys in one dedup generation; a full one is sealed, sorted and gets a filter.
 pub const DEDUP_GENERATION_KEYS: usize = 262_144;
 /// Positions kept in memory between checkpoints.
@@ -130,6 +134,8 @@ pub const API_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 pub const API_IDLE_PER_HOST: usize = 8;
 /// Longest wait that a platform's `Retry-After` can impose.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+/// Fetch tasks are looked through at most this often while records are being folded.
+pub const FETCH_LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// Pages one fetch may follow.
 pub const FETCH_PAGES_MAX: u32 = 2000;
 

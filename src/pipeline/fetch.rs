@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{Request, header};
 use tokio::sync::watch;
 
-use crate::limits::FETCH_PAGES_MAX;
+use crate::limits::{FETCH_LOOK_PAUSE, FETCH_PAGES_MAX};
 use crate::metrics;
 use crate::net::client::{Answer, BaseUrl, Client};
 use crate::retry::{backoff, budget::Budget};
@@ -90,6 +90,7 @@ impl Fetcher {
                     _ = stop.wait_for(|stop| *stop) => return,
                 }
             }
+            tokio::time::sleep(FETCH_LOOK_PAUSE).await;
             tokio::select! {
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
                 changed = folded.changed() => if changed.is_err() { return },
@@ -120,6 +121,8 @@ impl Fetcher {
 
     async fn carry_out(&mut self, task: &FetchTask) {
         let key = task.need.key.clone();
+        // the tasks before it took their time: this one may be done, or its window may have grown
+        let Some(task) = self.as_it_is_now(&key) else { return };
         match self.attempt(&task.need).await {
             Attempt::Answered(answers) => {
                 self.progress.insert(key, Progress { answered: answers, ..Progress::default() });
@@ -139,6 +142,12 @@ impl Fetcher {
                 }
             }
         }
+    }
+
+    fn as_it_is_now(&self, key: &str) -> Option<FetchTask> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let number = state.find_source(&self.source.name)?;
+        state.tasks().get(&(number, Box::from(key))).cloned()
     }
 
     /// Ask for every page of a resource.

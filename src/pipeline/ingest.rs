@@ -147,9 +147,10 @@ impl Ingest {
             Ok(pending) => pending,
             Err(answer) => return *answer,
         };
-        // the record holds its own copy: the share of the body budget goes back now, the queue has its own bound
+        let durable = pending.durable().await;
+        // only now the share of the body budget goes back: it bounds what waits in the queue, too
         drop(held);
-        match pending.durable().await {
+        match durable {
             Ok(_) => {
                 route.meters.ack(arrived.elapsed());
                 status(StatusCode::from_u16(route.adapter.success_status()).unwrap_or(StatusCode::OK))

@@ -10,7 +10,6 @@ use super::sender::attempt;
 use super::sign::SenderSettings;
 use super::traffic::{Outcome, Shot, Then};
 use super::*;
-use crate::config::{Inputs, Overrides};
 use crate::sources::{self, ApiAnswer, Credentials, Source, Verdict};
 use crate::types::{Change, Fact, HeaderList, Identity, Message, Need, Observation, Place, Secret, Settings};
 
@@ -475,23 +474,4 @@ fn the_shared_warehouse_shows_what_its_authority_says() {
     assert_eq!(truth.len(), 2);
     assert_eq!(truth[&("hub".to_owned(), "SHP-00001".to_owned())], Quantity::from_units(9));
     assert_eq!(truth[&("hub".to_owned(), "SHP-00002".to_owned())], Quantity::from_units(7));
-}
-
-#[test]
-fn the_configuration_of_a_world_is_accepted_whole() {
-    let world = world(1);
-    let directory = tempfile::tempdir().unwrap();
-    world.write_files(directory.path()).unwrap();
-    let ports =
-        world.accounts().iter().filter(|s| s.platform.manners().api).map(|s| (s.account.name.to_owned(), 4000)).collect();
-    let text = world.config_toml(&ports, &directory.path().join("data"));
-    let inputs = Inputs { kinds: sources::KINDS, overrides: &Overrides::default(), env: &|_| None };
-    let (checked, warnings) = crate::config::parse(&text, "demo.toml", directory.path(), &inputs).unwrap();
-    assert_eq!(warnings, []);
-    assert_eq!(checked.sources.len(), 7);
-    assert_eq!(checked.warehouses.len(), world.warehouses().len());
-    for source in &checked.sources {
-        let simulated = by_kind(&world, source.kind.name);
-        assert_eq!(source.api.is_some(), simulated.platform.manners().api, "{}", source.id);
-    }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::show::{Moment, live, summary, thousands};
+use self::show::{Moment, live, redraw, summary, thousands};
 use self::verdict::{Mismatch, Summary, account, compare, explain, levels, millis};
 use super::code::{FAILURE, TRY_AGAIN};
 use super::logging;
@@ -168,7 +168,6 @@ async fn demonstrate(args: &Args, scratch: &Path) -> Result<bool, String> {
     let ran = Box::pin(world.run(&run, progress)).await.map_err(|error| error.to_string())?;
     let sent = began.elapsed();
     let settled = settle(&world, &gateway, |now| screen.show(now), began).await;
-    screen.end();
     let report = judge(args, &world, &gateway, ran, settled, sent, began.elapsed()).await;
     gateway.stop().await;
     apis.stop().await;
@@ -294,20 +293,22 @@ fn per_second(count: u64, within: Duration) -> u64 {
 
 /// Write to standard output. A reader that has gone away does not end the demonstration.
 fn say(text: &str) {
-    drop::<ExitCode>(print(text));
+    let _printed = print(text);
 }
 
-/// Live counts: one line that is rewritten on a terminal, a line a second elsewhere, nothing beside JSON.
+/// Live counts: rewritten in place on a terminal, a line a second elsewhere, nothing beside JSON.
 struct Screen {
     quiet: bool,
     rewrites: bool,
+    first: bool,
     next: Duration,
 }
 
 impl Screen {
     fn new(quiet: bool) -> Self {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        Self { quiet, rewrites: std::io::stdout().is_terminal() && !dumb, next: Duration::from_secs(1) }
+        let rewrites = std::io::stdout().is_terminal() && !dumb;
+        Self { quiet, rewrites, first: true, next: Duration::from_secs(1) }
     }
 
     fn show(&mut self, now: &Moment) {
@@ -315,16 +316,11 @@ impl Screen {
             return;
         }
         if self.rewrites {
-            say(&format!("\r\x1b[K{}", live(now)));
+            say(&redraw(now, self.first));
+            self.first = false;
         } else if now.passed >= self.next {
             self.next = now.passed + Duration::from_secs(1);
-            say(&format!("{}\n", live(now)));
-        }
-    }
-
-    fn end(&self) {
-        if self.rewrites && !self.quiet {
-            say("\n");
+            say(&format!("{}\n", live(now).join("  ")));
         }
     }
 }
@@ -340,6 +336,22 @@ mod tests {
         for bad in ["20", "soon", "0s", ""] {
             assert_eq!(length(bad), Err("expected a length of time such as 10s, 500ms or 2m".to_owned()), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_configuration_of_a_world_is_accepted_whole() {
+        let world = World::new(1, 1);
+        let scratch = Scratch::new(false).unwrap();
+        world.write_files(&scratch.path).unwrap();
+        let with_api = || world.accounts().iter().filter(|s| s.platform.manners().api);
+        let ports = with_api().map(|s| (s.account.name.to_owned(), 4000)).collect();
+        let text = world.config_toml(&ports, &scratch.path.join("data"));
+        let inputs = Inputs { kinds: sources::KINDS, overrides: &Overrides::default(), env: &|_| None };
+        let (checked, warnings) = config::parse(&text, "demo.toml", &scratch.path, &inputs).unwrap();
+        assert_eq!(warnings, []);
+        assert_eq!(checked.sources.len(), world.accounts().len());
+        assert_eq!(checked.warehouses.len(), world.warehouses().len());
+        assert_eq!(checked.sources.iter().filter(|s| s.api.is_some()).count(), with_api().count());
     }
 
     #[test]

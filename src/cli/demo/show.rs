@@ -34,22 +34,35 @@ pub(super) fn thousands(number: u64) -> String {
     out
 }
 
-/// One line of live counts.
-pub(super) fn live(now: &Moment) -> String {
+/// Live counts in two parts: what the platforms see, and what the gateway makes of it.
+pub(super) fn live(now: &Moment) -> [String; 2] {
     let seconds = now.passed.as_secs();
-    format!(
-        "{:02}:{:02}  {} deliveries  {} accepted  {} duplicates  {} refused  {} positions  ledger {}  behind {}  fetching {}",
-        seconds / 60,
-        seconds % 60,
-        thousands(now.deliveries),
-        thousands(now.accepted),
-        thousands(now.duplicates),
-        thousands(now.rejected),
-        thousands(now.positions),
-        thousands(now.ledger),
-        thousands(now.behind),
-        thousands(now.tasks),
-    )
+    [
+        format!(
+            "{:02}:{:02}  {} deliveries  {} accepted  {} duplicates  {} refused",
+            seconds / 60,
+            seconds % 60,
+            thousands(now.deliveries),
+            thousands(now.accepted),
+            thousands(now.duplicates),
+            thousands(now.rejected),
+        ),
+        format!(
+            "{} positions  ledger {}  behind {}  fetching {}",
+            thousands(now.positions),
+            thousands(now.ledger),
+            thousands(now.behind),
+            thousands(now.tasks),
+        ),
+    ]
+}
+
+/// Rewrites what [`live`] showed last on a terminal (`first`: nothing yet). A narrow terminal cuts the lines off: wrapped ones
+/// could not be rewritten.
+pub(super) fn redraw(now: &Moment, first: bool) -> String {
+    let [outside, inside] = live(now);
+    let up = if first { "" } else { "\x1b[2A\r" };
+    format!("\x1b[?7l{up}{outside}\x1b[K\n       {inside}\x1b[K\n\x1b[?7h")
 }
 
 /// The end: a table by source, the sums, and the verdict.
@@ -121,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn live_counts_are_one_line() {
+    fn live_counts_are_two_lines_that_rewrite_themselves() {
         let now = Moment {
             passed: Duration::from_secs(65),
             deliveries: 12_345,
@@ -133,10 +146,10 @@ mod tests {
             behind: 3,
             tasks: 0,
         };
-        assert_eq!(
-            live(&now),
-            "01:05  12,345 deliveries  12,000 accepted  300 duplicates  45 refused  4,100 positions  ledger 11,000  \
-             behind 3  fetching 0"
-        );
+        let [outside, inside] = live(&now);
+        assert_eq!(outside, "01:05  12,345 deliveries  12,000 accepted  300 duplicates  45 refused");
+        assert_eq!(inside, "4,100 positions  ledger 11,000  behind 3  fetching 0");
+        assert_eq!(redraw(&now, true), format!("\x1b[?7l{outside}\x1b[K\n       {inside}\x1b[K\n\x1b[?7h"));
+        assert!(redraw(&now, false).starts_with("\x1b[?7l\x1b[2A\r01:05"));
     }
 }

@@ -9,7 +9,7 @@ mod facts;
 mod rules;
 mod step;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 pub use step::{Folder, Tally};
 
-use crate::limits::{CHECKPOINT_RECORDS, FOLD_QUEUE_BATCHES, FOLD_STEP_RECORDS, JOURNAL_BATCH_BYTES};
+use crate::limits::{CHECKPOINT_RECORDS, FOLD_QUEUE_BATCHES, FOLD_QUEUE_BYTES, FOLD_STEP_RECORDS, JOURNAL_BATCH_BYTES};
 use crate::store::StoreError;
 use crate::store::journal::{Batch, Journal};
 use crate::store::state::{SharedState, State};
@@ -37,6 +37,7 @@ enum Message {
 #[derive(Clone)]
 pub struct FoldHandle {
     queue: SyncSender<Message>,
+    queued_bytes: Arc<AtomicUsize>,
     alive: Arc<AtomicBool>,
     durable: Arc<AtomicU64>,
     folded: watch::Receiver<Seq>,
@@ -45,8 +46,14 @@ pub struct FoldHandle {
 impl FoldHandle {
     /// Offer a committed batch; never blocks. A batch that finds no room is read from the journal later.
     pub fn offer(&self, batch: Batch) {
+        let bytes = batch.records.iter().map(Vec::len).sum();
+        if self.queued_bytes.fetch_add(bytes, Ordering::AcqRel) > FOLD_QUEUE_BYTES {
+            self.queued_bytes.fetch_sub(bytes, Ordering::AcqRel);
+            return;
+        }
         match self.queue.try_send(Message::Batch(batch)) {
-            Ok(()) | Err(TrySendError::Full(_)) => {}
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => drop(self.queued_bytes.fetch_sub(bytes, Ordering::AcqRel)),
             Err(TrySendError::Disconnected(_)) => tracing::trace!("the fold has stopped"),
         }
     }
@@ -109,7 +116,8 @@ impl Fold {
         let cursor = state.read().unwrap_or_else(PoisonError::into_inner).meta.cursor;
         let (progress, folded) = watch::channel(cursor);
         let (alive, durable) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU64::new(cursor)));
-        Self { handle: FoldHandle { queue, alive, durable, folded }, queue: receive, progress }
+        let queued_bytes = Arc::new(AtomicUsize::new(0));
+        Self { handle: FoldHandle { queue, queued_bytes, alive, durable, folded }, queue: receive, progress }
     }
 
     /// The way to it.
@@ -131,6 +139,7 @@ impl Fold {
                 last_checkpoint: time::instant(),
                 progress: self.progress,
                 durable: Arc::clone(&self.handle.durable),
+                queued_bytes: Arc::clone(&self.handle.queued_bytes),
             };
             if let Err(error) = worker.run(&self.queue) {
                 tracing::error!(%error, "the fold has stopped");
@@ -172,6 +181,7 @@ struct Worker {
     last_checkpoint: Instant,
     progress: watch::Sender<Seq>,
     durable: Arc<AtomicU64>,
+    queued_bytes: Arc<AtomicUsize>,
 }
 
 impl Worker {
@@ -180,7 +190,11 @@ impl Worker {
         loop {
             let wait = self.period.saturating_sub(self.last_checkpoint.elapsed()).max(Duration::from_millis(1));
             match queue.recv_timeout(wait) {
-                Ok(Message::Batch(batch)) => self.batch(&batch)?,
+                Ok(Message::Batch(batch)) => {
+                    self.batch(&batch)?;
+                    let bytes = batch.records.iter().map(Vec::len).sum();
+                    self.queued_bytes.fetch_sub(bytes, Ordering::AcqRel);
+                }
                 Ok(Message::Checkpoint(done)) => {
                     self.catch_up(Seq::MAX)?;
                     self.checkpoint()?;

@@ -7,7 +7,7 @@ use super::{
     POSITIONS, SOURCES, State, StoreError, TABLES_BY_BYTES, TABLES_BY_NUMBER, TASKS, TOTALS, View, audit_row, encode_learnt,
     ignored_rows,
 };
-use crate::limits::POSITIONS_CACHED;
+use crate::limits::{CHECKPOINT_BYTES, POSITIONS_CACHED};
 use crate::store::rows::{encode_dead, encode_position, encode_source, encode_task, encode_totals, source_key};
 use crate::types::Seq;
 
@@ -32,7 +32,7 @@ impl State {
 
     /// A checkpoint should not wait for its time.
     pub fn wants_checkpoint(&self) -> bool {
-        self.dedup.wants_checkpoint()
+        self.dedup.wants_checkpoint() || self.unwritten_bytes >= CHECKPOINT_BYTES
     }
 
     /// Write everything that changed, with the cursor, in one durable transaction. Readers may go on meanwhile; the fold must
@@ -110,6 +110,7 @@ impl State {
         self.tasks_changed.clear();
         self.dedup.written();
         self.records_since_checkpoint = 0;
+        self.unwritten_bytes = 0;
         self.changed = false;
         Ok(())
     }

@@ -26,8 +26,8 @@ use super::StoreError;
 use super::codec::{Reader, Writer};
 use super::dedup::{Dedup, Key, Known};
 use super::rows::{
-    Cause, DeadLetter, FetchTask, IgnoredRow, Names, PositionKey, SourceRow, decode_dead, decode_position, decode_source,
-    decode_task, decode_totals, encode_audit, encode_ignored, source_key,
+    Cause, DeadLetter, FetchTask, IgnoredRow, Names, PositionKey, Remains, SourceRow, decode_dead, decode_position,
+    decode_source, decode_task, decode_totals, encode_audit, encode_ignored, source_key,
 };
 use crate::limits::DEDUP_GENERATION_KEYS;
 use crate::stock::audit::{Entry, GENESIS, Link};
@@ -59,6 +59,9 @@ const DEDUP_GENERATIONS: ByNumber = ByNumber::new("dedup-generations");
 
 const TABLES_BY_BYTES: &[ByBytes] = &[POSITIONS, TASKS, ITEMS, LOCATIONS];
 const TABLES_BY_NUMBER: &[ByNumber] = &[AUDIT, IGNORED, DEAD, SOURCES, TOTALS, DEDUP_LOG, DEDUP_KEYS, DEDUP_GENERATIONS];
+
+/// About what an audit entry, an ignored report or a dead letter takes in memory, its texts included.
+const ENTRY_BYTES: usize = 250;
 
 /// The numbers that go with the rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,6 +180,8 @@ pub struct State {
     source_rows: Vec<SourceRow>,
     totals: Vec<Totals>,
     records_since_checkpoint: u64,
+    /// About how much memory is held by what is not written yet.
+    unwritten_bytes: usize,
     changed: bool,
 }
 
@@ -246,6 +251,7 @@ impl State {
             source_rows,
             totals,
             records_since_checkpoint: 0,
+            unwritten_bytes: 0,
             changed: false,
         };
         state.index_dead_letters()?;
@@ -361,6 +367,7 @@ impl State {
         entry.ledger = self.meta.ledger;
         let link = entry.link(&self.meta.link);
         self.meta.link = link;
+        self.unwritten_bytes += ENTRY_BYTES;
         self.audit.push((entry, link));
         self.meta.ledger
     }
@@ -368,6 +375,7 @@ impl State {
     /// Append an ignored report. Returns its number.
     pub fn append_ignored(&mut self, row: IgnoredRow) -> u64 {
         self.meta.ignored += 1;
+        self.unwritten_bytes += ENTRY_BYTES;
         self.ignored.push(row);
         self.meta.ignored
     }
@@ -376,6 +384,10 @@ impl State {
     pub fn bury(&mut self, letter: DeadLetter) -> u64 {
         self.meta.dead += 1;
         let id = self.meta.dead;
+        self.unwritten_bytes += ENTRY_BYTES;
+        if let Remains::Record(bytes) = &letter.remains {
+            self.unwritten_bytes += bytes.len();
+        }
         *self.dead_counts.entry(letter.cause).or_default() += 1;
         if letter.cause.parked() {
             self.parked.entry((letter.source, letter.waits_for.as_str().into())).or_default().insert(id);
