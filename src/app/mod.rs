@@ -268,11 +268,14 @@ impl Gateway {
         }
         self.workers.shutdown().await;
         self.core.appender.close().await;
-        let fold = self.fold.clone();
+        let (fold, journal) = (self.fold.clone(), self.core.journal.clone());
         let joined = tokio::task::spawn_blocking(move || {
-            let journal = self.journal_thread.join();
+            let written = self.journal_thread.join();
             fold.stop();
-            journal.and(self.fold_thread.join())
+            let folded = self.fold_thread.join();
+            // last, because the fold reads what it had no room for
+            journal.close();
+            written.and(folded)
         });
         if !matches!(joined.await, Ok(Ok(()))) {
             tracing::error!("a thread of the store panicked");

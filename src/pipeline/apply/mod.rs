@@ -216,7 +216,9 @@ impl Worker {
                     return self.checkpoint();
                 }
                 // nothing came for a while: whatever was dropped on the floor is in the journal
-                Err(RecvTimeoutError::Timeout) => self.catch_up(Seq::MAX)?,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.catch_up(Seq::MAX)?;
+                }
             }
             self.checkpoint_when_due()?;
         }
@@ -227,8 +229,9 @@ impl Worker {
     }
 
     fn batch(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        if batch.first > self.cursor() + 1 {
-            self.catch_up(batch.first - 1)?;
+        if batch.first > self.cursor() + 1 && !self.catch_up(batch.first - 1)? {
+            // what lies between cannot be read now: folding on would skip it for good. All of it is in the journal
+            return Ok(());
         }
         let skip = usize::try_from((self.cursor() + 1).saturating_sub(batch.first)).unwrap_or(usize::MAX);
         let records: Vec<(Seq, &[u8])> =
@@ -239,24 +242,24 @@ impl Worker {
         Ok(())
     }
 
-    /// Fold from the journal up to a record, or to its end.
-    fn catch_up(&mut self, to: Seq) -> Result<(), StoreError> {
+    /// Fold from the journal up to a record, or to its end. False when the journal cannot be read now.
+    fn catch_up(&mut self, to: Seq) -> Result<bool, StoreError> {
         loop {
             let cursor = self.cursor();
             if cursor >= to || cursor >= self.journal.head() {
-                return Ok(());
+                return Ok(true);
             }
             let read = match self.journal.read(cursor + 1, FOLD_STEP_RECORDS, JOURNAL_BATCH_BYTES) {
                 Ok(read) => read,
                 // a journal that is being reopened is read again later
                 Err(error) if !self.journal.healthy() => {
                     tracing::warn!(%error, "the fold waits for the journal");
-                    return Ok(());
+                    return Ok(false);
                 }
                 Err(error) => return Err(error),
             };
             if read.is_empty() {
-                return Ok(());
+                return Ok(true);
             }
             let records: Vec<(Seq, &[u8])> = read.iter().map(|(seq, bytes)| (*seq, bytes.as_slice())).collect();
             self.step(&records)?;

@@ -1,18 +1,20 @@
 //! What the fold promises, over real adapters and a real state on disk.
 
 use std::path::Path;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{Folder, Tally};
+use super::{Fold, Folder, Tally};
 use crate::stock::level::Value;
 use crate::stock::policy::Policy;
 use crate::store::codec::encode_record;
+use crate::store::journal::{Batch, Journal};
 use crate::store::rows::{Cause, PositionKey, Remains};
-use crate::store::state::{HistoryItem, State, Verifier};
+use crate::store::state::{HistoryItem, SharedState, State, Verifier};
 use crate::time::Timestamp;
 use crate::types::{
     Decision, Delivery, DeliveryKey, FetchFailed, Fetched, HeaderList, Need, Quantity, Record, RecordBody, Seq,
@@ -418,6 +420,40 @@ fn old_keys_are_forgotten_after_the_longest_horizon_and_not_before() {
     let later = i64::try_from(Duration::from_secs(60 * 24 * 3600).as_secs()).expect("small");
     b.feed(&[moved(later, "late", "D", 1, later), moved(later, "m0", "D", 1, later)]);
     assert_eq!(b.level("gen", "D"), tracked(102), "two months later the id means nothing any more");
+}
+
+/// Batches that found no room in the queue are only in the journal. When that cannot be read, nothing may be folded in their
+/// place: the cursor would go past them for good.
+#[test]
+fn a_batch_behind_a_gap_waits_until_the_journal_can_be_read() {
+    let directory = TempDir::new().expect("a directory");
+    let records: Vec<Vec<u8>> = (1..=10).map(|n| moved(n, &format!("d-{n}"), "A", 1, n)).collect();
+    let journal = Journal::open(directory.path(), CACHE, 0).expect("opens");
+    let (appender, writer) = journal.start(100, |_| {}).expect("starts");
+    for bytes in std::iter::once(record(0, RecordBody::Policy(&policy().to_canonical()))).chain(records.clone()) {
+        appender.append(bytes).expect("room").durable_blocking().expect("durable");
+    }
+    drop(appender);
+    writer.join().expect("ends");
+    journal.close();
+
+    let fold_until_stop = |journal: Journal, state: &SharedState, batch: Option<Batch>| {
+        let fold = Fold::new(state);
+        let handle = fold.handle();
+        if let Some(batch) = batch {
+            handle.offer(batch);
+        }
+        let thread = fold.start(Arc::clone(state), journal, Duration::from_secs(60)).expect("starts");
+        handle.stop();
+        thread.join().expect("ends");
+        let state = state.read().expect("not poisoned");
+        (state.meta.cursor, state.meta.ledger)
+    };
+    let state = Arc::new(RwLock::new(State::open(directory.path(), CACHE).expect("opens")));
+    let last_three = Batch { first: 9, records: records[7..].to_vec() };
+    assert_eq!(fold_until_stop(journal, &state, Some(last_three)), (0, 0), "eight records are missing before it");
+    let journal = Journal::open(directory.path(), CACHE, 0).expect("opens again");
+    assert_eq!(fold_until_stop(journal, &state, None), (11, 10), "every record was folded in the end");
 }
 
 /// A journal as it might be: every kind of record, repeats, strangers, decisions, in any order.

@@ -165,7 +165,7 @@ impl Appender {
         wait.await.unwrap_or_default()
     }
 
-    /// Commit what is queued, close the file, end the writer's thread. Later appends are refused.
+    /// Commit what is queued and end the writer's thread. Later appends are refused; what is there can still be read.
     pub async fn close(&self) {
         if self.queue.send(Command::Close).await.is_err() {
             tracing::trace!("the journal is closed already");
@@ -227,6 +227,13 @@ impl Journal {
             Committer { shared, segment_bytes, committed: Box::new(committed) }.run(receive);
         })?;
         Ok((Appender { shared: Arc::clone(&self.shared), queue: send }, thread))
+    }
+
+    /// Close the files cleanly, once the writer has ended and nobody has to read any more.
+    pub fn close(&self) {
+        drop(self.shared.newest.write().unwrap_or_else(PoisonError::into_inner).take());
+        self.shared.older_open.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.shared.healthy.store(false, Ordering::Release);
     }
 
     /// Number of the newest durable record, 0 when there is none.

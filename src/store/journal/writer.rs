@@ -59,8 +59,7 @@ impl Committer {
                 Command::Close => break,
             }
         }
-        // told to, or the last appender is gone: close the file cleanly
-        drop(self.shared.newest.write().unwrap_or_else(PoisonError::into_inner).take());
+        // told to, or the last appender is gone. The file stays open: the fold may have to read the end of it
         self.shared.healthy.store(false, Ordering::Release);
     }
 
