@@ -52,6 +52,11 @@ pub(super) fn read(
     let built = kind.map(|kind| (kind, build(kind, &path, &own, &shared_keys, found)));
     let mut api = None;
     if let Some((kind, adapter)) = &built {
+        for one in secrets.iter().flatten() {
+            if let Some(wrong) = adapter.secret_problem(&one.secret) {
+                settings.problem(&one.key, format!("the secret from {} {wrong}", one.from));
+            }
+        }
         let trust = Trust {
             secret: secrets.is_some(),
             token: gives(&settings, &secret::keys_of("token", Many::One)),

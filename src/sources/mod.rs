@@ -88,6 +88,13 @@ pub trait Source: Send + Sync {
     /// body, with every current secret of the source; an unsigned platform returns `Ok(0)` (its path token was checked).
     fn authenticate(&self, message: &Message<'_>, secrets: &[Secret]) -> Result<usize, Refusal>;
 
+    /// What is wrong with a configured secret, to follow "the secret from FILE": a key that is not of the platform's form
+    /// verifies nothing, and every delivery would be refused.
+    fn secret_problem(&self, secret: &Secret) -> Option<&'static str> {
+        let _ = secret;
+        None
+    }
+
     /// Which delivery is it? Never fails: without trustworthy parts it is [`Identity::Content`].
     fn identify(&self, message: &Message<'_>) -> Identity;
 

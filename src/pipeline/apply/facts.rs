@@ -22,8 +22,19 @@ pub(super) struct Origin<'a> {
     pub(super) label: &'a str,
     pub(super) digest: [u8; 8],
     pub(super) by_content: bool,
+    /// Added to the position of each fact in its record (see [`answered_part`]).
+    pub(super) first_part: u32,
     /// It is the platform's own answer: never ask again because of it.
     pub(super) fetched: bool,
+}
+
+/// Where the facts of an answer rank within the record that was the journal's head when they were asked for: after that
+/// record's own facts, which the answer covers, and page after page.
+pub(super) fn answered_part(page: u32) -> u32 {
+    const ANSWERED: u32 = 1 << 31;
+    const FACTS_BITS: u32 = 18;
+    const { assert!(FACTS_PER_RECORD < 1 << FACTS_BITS) };
+    ANSWERED | page.min((1 << (31 - FACTS_BITS)) - 1) << FACTS_BITS
 }
 
 impl Folder {
@@ -46,7 +57,7 @@ impl Folder {
                     facts += 1;
                     let parked = ParkedFact {
                         fact,
-                        part,
+                        part: origin.first_part.saturating_add(part),
                         arrival: origin.arrival,
                         label: origin.label.to_owned(),
                         digest: origin.digest,
@@ -317,6 +328,7 @@ impl Folder {
                     label: &parked.label,
                     digest: parked.digest,
                     by_content: parked.by_content,
+                    first_part: 0,
                     fetched: true,
                 };
                 self.fact(state, &origin, parked, letter.replaces, tally)?;
@@ -340,20 +352,22 @@ impl Folder {
     ) -> Result<(), StoreError> {
         let decoded = decode_record(bytes)?;
         let digest = letter.record.to_be_bytes();
-        let (observations, label, arrival) = match &decoded.body {
+        let (observations, label, arrival, first_part) = match &decoded.body {
             RecordBody::Delivery(d) => {
                 let message = Message { query: d.query, headers: &d.headers, body: d.body, received_at: decoded.at };
-                (source.adapter.parse(&message), d.label.to_owned(), letter.record)
+                (source.adapter.parse(&message), d.label.to_owned(), letter.record, 0)
             }
             RecordBody::Fetched(f) => {
-                (source.adapter.read(&f.need, f.sent_at, f.body), format!("fetch {}", f.need.key), f.answers)
+                let read = source.adapter.read(&f.need, f.sent_at, f.body);
+                (read, format!("fetch {}", f.need.key), f.answers, answered_part(f.page))
             }
             RecordBody::FetchFailed(f) => {
-                (Ok(vec![Observation::Fetch(f.need.clone())]), format!("fetch {}", f.need.key), record)
+                (Ok(vec![Observation::Fetch(f.need.clone())]), format!("fetch {}", f.need.key), record, 0)
             }
             RecordBody::Policy(_) | RecordBody::Decision(_) => return Ok(()),
         };
-        let origin = Origin { source, record, at, arrival, label: &label, digest, by_content: false, fetched: true };
+        let origin =
+            Origin { source, record, at, arrival, label: &label, digest, by_content: false, first_part, fetched: true };
         match observations {
             Ok(observations) => drop(self.observe(state, &origin, observations, tally)?),
             Err(unreadable) => {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::facts::{Origin, note_ignored};
+use super::facts::{Origin, answered_part, note_ignored};
 use super::rules::Rules;
 use crate::limits::{CAUSE_MAX_BYTES, PAGE_ROWS_MAX};
 use crate::metrics::DeliveryResult;
@@ -99,6 +99,7 @@ impl Folder {
             label: delivery.label,
             digest: delivery.body_digest,
             by_content: delivery.key == DeliveryKey::Content,
+            first_part: 0,
             fetched: false,
         };
         if let DeliveryKey::Named(key) = delivery.key {
@@ -183,6 +184,7 @@ impl Folder {
                     label: &label,
                     digest: seq.to_be_bytes(),
                     by_content: false,
+                    first_part: answered_part(fetched.page),
                     fetched: true,
                 };
                 self.observe(state, &origin, observations, tally)?;

@@ -374,6 +374,24 @@ fn two_numbers_with_one_stamp_are_settled_by_asking() {
 }
 
 #[test]
+fn the_platforms_answer_settles_a_tie_even_when_nothing_came_in_between() {
+    let mut b = Bench::new();
+    b.feed(&[shop(1, "d1", 10, 1, 4, 7), shop(2, "d2", 10, 1, 5, 7)]);
+    let head = b.next - 1;
+    let updated = at(7).to_string();
+    let body = format!(
+        r#"{{"inventory_levels":[{{"inventory_item_id":10,"location_id":1,"available":4,"updated_at":"{updated}"}}]}}"#
+    );
+    let need = Need { key: "stock/10/1".into(), from: None };
+    let fetched =
+        Fetched { source: "shop", need, answers: head, sent_at: at(3), page: 0, last: true, body: body.as_bytes() };
+    b.feed(&[record(3, RecordBody::Fetched(fetched))]);
+    assert_eq!(b.level("hall", "A"), tracked(4), "the webhooks came in the wrong order, and the shop says so");
+    assert!(b.state.tasks().is_empty(), "and is not asked again because of its own answer");
+    b.judge();
+}
+
+#[test]
 fn a_new_authority_list_and_a_new_low_mark_go_through_the_levels() {
     let mut b = Bench::new();
     b.feed(&[shop(1, "d1", 10, 1, 5, 1), bsale_notice(2, "7079")]);

@@ -230,6 +230,10 @@ impl Source for Generic {
         self.scheme.authenticate(message, secrets)
     }
 
+    fn secret_problem(&self, secret: &Secret) -> Option<&'static str> {
+        self.scheme.secret_problem(secret)
+    }
+
     fn identify(&self, message: &Message<'_>) -> Identity {
         let document = || self.json(message.body).ok();
         self.naming.parts(message, document).map_or(Identity::Content, Identity::Named)

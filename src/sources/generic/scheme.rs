@@ -262,6 +262,17 @@ impl Scheme {
             Self::Signed(signed) => signed.authenticate(message, secrets),
         }
     }
+
+    /// What is wrong with a secret, when it is not of the form that `signature.key` says.
+    pub(super) fn secret_problem(&self, secret: &Secret) -> Option<&'static str> {
+        let Self::Signed(signed) = self else { return None };
+        let wrong = match signed.key {
+            KeyForm::Text => "is empty",
+            KeyForm::Base64 => "is not base64, as signature.key says",
+            KeyForm::Hex => "is not hexadecimal, as signature.key says",
+        };
+        signed.key_of(secret).is_none().then_some(wrong)
+    }
 }
 
 impl Carrier {

@@ -183,6 +183,16 @@ impl Source for StandardWebhooks {
         if apart <= self.tolerance { Ok(index) } else { Err(Refusal::Stale) }
     }
 
+    fn secret_problem(&self, secret: &Secret) -> Option<&'static str> {
+        if self.secret_format == SecretFormat::Auto
+            && secret.expose_str().is_some_and(|text| text.trim().starts_with("whsk_"))
+        {
+            return Some("is the sender's private key: configure the public one, whpk_...");
+        }
+        let wrong = "is neither whsec_ and base64 nor whpk_ and the base64 of a 32-byte key; for a plain text key set secret_format = \"raw\"";
+        self.secret_format.key(secret).is_none().then_some(wrong)
+    }
+
     fn identify(&self, message: &Message<'_>) -> Identity {
         spelling(message).map_or(Identity::Content, |(_, id)| Identity::Named(vec![id.as_bytes().to_vec()]))
     }

@@ -326,3 +326,19 @@ proptest! {
         request.ask(|m| drop((source.identify(m), source.parse(m))));
     }
 }
+
+#[test]
+fn a_secret_that_can_verify_nothing_is_told_before_the_first_delivery() {
+    let build = |settings: serde_json::Value| {
+        let map = settings.as_object().cloned().expect("an object");
+        (KIND.build)(&mut Settings::new("", map))
+    };
+    let auto = build(serde_json::json!({}));
+    let problem = |text: &str| auto.secret_problem(&Secret::new(text));
+    assert_eq!(problem("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"), None);
+    assert!(problem("whsec_not base64!").is_some_and(|why| why.starts_with("is neither whsec_ and base64")));
+    assert!(problem("whsk_AAAA").is_some_and(|why| why.contains("private key")));
+    assert!(problem("whpk_AAAA").is_some(), "too short for a key");
+    let raw = build(serde_json::json!({"secret_format": "raw"}));
+    assert_eq!(raw.secret_problem(&Secret::new("plain text!")), None);
+}
