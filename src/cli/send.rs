@@ -44,7 +44,7 @@ pub(super) struct Args {
     /// The gateway's data directory
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Where the gateway is, such as https://stock.example.com:8443 [default: this machine, at listen.address]
+    /// Base URL of the gateway, without the path of the source [default: this machine, at listen.address]
     #[arg(long, value_name = "URL")]
     to: Option<String>,
     /// Trust only the server whose certificate has this SHA-256 fingerprint
