@@ -1,0 +1,70 @@
+//! A disk that takes no more: the shell's limit on file sizes plays it, so that a real write of the real binary fails.
+
+use std::process::Command;
+
+use http::StatusCode;
+use stockgate::net::client::Alpn;
+
+use crate::gateway::{ABSOLUTE, Gateway, Site, delivery};
+
+/// Room for the databases as they are made, and for some growth: in blocks of 512 bytes, as POSIX shells count.
+const FILE_BLOCKS: u32 = 2400;
+
+/// The gateway, none of whose files may grow beyond the limit. A write past it fails with EFBIG.
+fn cramped(site: &Site) -> Command {
+    let inner = site.serve();
+    let mut command = Command::new("sh");
+    let script = format!("trap '' XFSZ; ulimit -f {FILE_BLOCKS}; exec \"$@\"");
+    command.arg("-c").arg(script).arg("sh").arg(inner.get_program()).args(inner.get_args()).current_dir(site.path());
+    command
+}
+
+fn padded(n: u32) -> String {
+    format!(r#"{{"sku":"P-{n}","quantity":{n},"pad":"{}"}}"#, "x".repeat(6000))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_is_full_stops_acknowledgement_and_nothing_else() {
+    // no checkpoint while this runs: only the journal meets the limit
+    let site = Site::new(&format!("{ABSOLUTE}\n[store]\ncheckpoint = \"1h\"\n"));
+    let gateway = Gateway::start(&mut cramped(&site));
+    let mut connection = gateway.connect(&site, Alpn::Http1).await;
+    let mut taken = Vec::new();
+    let refused = loop {
+        let n = u32::try_from(taken.len()).unwrap() + 1;
+        assert!(n < 1000, "the limit was never met");
+        let answer = connection.send(delivery(&format!("d-{n}"), &padded(n))).await.expect("an answer");
+        if answer.status != StatusCode::OK {
+            break answer;
+        }
+        taken.push(format!("d-{n}"));
+    };
+    assert!(!taken.is_empty(), "some deliveries fit");
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.headers.contains_key("retry-after"), "the platform is told to come back");
+
+    gateway
+        .until("it says that it is not ready", async || {
+            let ready = gateway.admin("/readyz").await;
+            ready.status == StatusCode::SERVICE_UNAVAILABLE
+                && String::from_utf8_lossy(&ready.body).contains("journal: failed")
+        })
+        .await;
+    gateway.folded().await;
+    let shown = gateway.api("/api/v1/stock?limit=1000").await;
+    assert_eq!(shown["stock"].as_array().map(Vec::len), Some(taken.len()), "what was taken can be read");
+    let failures = gateway.metric("stockgate_journal_commit_failures_total").await;
+    assert!(failures.parse::<u64>().is_ok_and(|n| n > 0), "{failures}");
+    gateway.kill();
+
+    let gateway = site.start();
+    let mut connection = gateway.connect(&site, Alpn::Http1).await;
+    let answer = connection.send(delivery("after", &padded(7))).await.expect("an answer");
+    assert_eq!(answer.status, StatusCode::OK, "there is room again");
+    gateway.folded().await;
+    assert_eq!(gateway.stop().0, Some(0));
+    let found: Vec<String> = site.deliveries().into_iter().map(|(id, _)| id).collect();
+    for id in &taken {
+        assert_eq!(found.iter().filter(|f| *f == id).count(), 1, "{id} was acknowledged");
+    }
+}
