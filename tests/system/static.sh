@@ -7,13 +7,13 @@ kind=$(file -b "$BIN")
 [[ $kind != *"interpreter"* ]] || fail "it wants an interpreter: $kind"
 libraries=$(ldd "$BIN" 2>&1 || true)
 [[ $libraries == *"statically linked"* || $libraries == *"not a dynamic executable"* ]] || fail "it wants libraries: $libraries"
-bytes=$(stat -c %s "$BIN")
-((bytes <= 8 * 1024 * 1024)) || fail "$bytes bytes, more than 8 MiB"
-
 # an empty root is enough for it
 mkdir -p root/tmp
 cp "$BIN" root/stockgate
 same "version in an empty root" "stockgate $(sed -n 's/^version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml" | head -1)" \
     "$(chroot root /stockgate --version)"
 chroot root /stockgate check >/dev/null
+# it is copied to boxes over thin lines: growth is to be seen, and to be meant
+bytes=$(stat -c %s "$BIN")
+((bytes <= 10 * 1024 * 1024)) || fail "$bytes bytes, more than 10 MiB"
 echo "note: $bytes bytes"
