@@ -199,7 +199,7 @@ fn welcome(gateway: &Gateway, args: &Args, data: &Path, made: Option<&Made>) -> 
         text.push_str(&format!("certificate self-made, SHA-256 {}\n", gateway.fingerprint()));
     }
     let Some(made) = made else { return text };
-    let program = std::env::args().next().unwrap_or_else(|| "stockgate".to_owned());
+    let program = quoted(Path::new(&std::env::args().next().unwrap_or_else(|| "stockgate".to_owned())));
     let to = std::net::SocketAddr::new(
         if public.ip().is_unspecified() { std::net::Ipv4Addr::LOCALHOST.into() } else { public.ip() },
         public.port(),

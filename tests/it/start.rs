@@ -15,13 +15,22 @@ use crate::process::{run, stockgate};
 /// From start to listening, on a busy machine and without optimisation; a release build takes some 50 ms.
 const START_MAX: Duration = Duration::from_secs(10);
 
+/// A program and a directory whose names a shell must be told about.
 fn serve_without_configuration(site: &Site) -> Gateway {
+    let program = site.path().join("the program");
+    if !program.exists() {
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_stockgate"), &program).expect("a link");
+    }
     let began = Instant::now();
     let ports = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
-    let gateway =
-        Gateway::start(stockgate().arg("serve").args(ports).arg("--data").arg(site.data()).current_dir(site.path()));
+    let mut command = Command::new(program);
+    let gateway = Gateway::start(command.arg("serve").args(ports).arg("--data").arg(data(site)).current_dir(site.path()));
     assert!(began.elapsed() < START_MAX);
     gateway
+}
+
+fn data(site: &Site) -> PathBuf {
+    site.path().join("it's data")
 }
 
 /// The commands that the first start prints: the indented lines.
@@ -40,13 +49,13 @@ async fn the_first_start_prints_commands_that_work_as_pasted() {
     let commands = printed_commands(&gateway);
     let text = gateway.out.text();
     let fingerprint = stockgate::net::tls::fingerprint_of(
-        &stockgate::net::tls::certificates(&fs::read(site.data().join("tls-cert.pem")).unwrap()).unwrap()[0],
+        &stockgate::net::tls::certificates(&fs::read(data(&site).join("tls-cert.pem")).unwrap()).unwrap()[0],
     );
     assert!(text.contains(&fingerprint), "the certificate's fingerprint is printed: {text}");
-    let secret = fs::read_to_string(site.data().join("generic.secret")).expect("the secret is kept");
+    let secret = fs::read_to_string(data(&site).join("generic.secret")).expect("the secret is kept");
     assert!(secret.trim().len() >= 32 && !text.contains(secret.trim()), "its place is printed, not the secret");
     for private in ["generic.secret", "tls-key.pem", ""] {
-        let mode = fs::metadata(site.data().join(private)).expect("it is there").permissions().mode() & 0o777;
+        let mode = fs::metadata(data(&site).join(private)).expect("it is there").permissions().mode() & 0o777;
         assert_eq!(mode & 0o077, 0, "{private}: {mode:o}");
     }
 
@@ -62,7 +71,7 @@ async fn the_first_start_prints_commands_that_work_as_pasted() {
     // a second start keeps both, and the level
     let again = serve_without_configuration(&site);
     assert!(again.out.text().contains(&fingerprint));
-    assert_eq!(fs::read_to_string(site.data().join("generic.secret")).unwrap(), secret);
+    assert_eq!(fs::read_to_string(data(&site).join("generic.secret")).unwrap(), secret);
     assert_eq!(again.api("/api/v1/stock/main/A-1").await["quantity"], 5);
 }
 
