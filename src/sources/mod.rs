@@ -247,3 +247,6 @@ pub fn judge_plainly(answer: &ApiAnswer<'_>) -> Verdict {
         other => Verdict::GiveUp(format!("the platform's API answered {other}")),
     }
 }
+
+#[cfg(test)]
+mod tests;
