@@ -72,6 +72,59 @@ fn worth_it(would: Aged, keep: u64, since: Duration) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::codec::encode_record;
+    use crate::store::journal::Journal;
+    use crate::types::{Record, RecordBody};
+
+    /// A journal of forty records in many segments, kept to one segment's bytes.
+    async fn full_journal(directory: &std::path::Path) -> (Journal, Appender, std::thread::JoinHandle<()>) {
+        let journal = Journal::open(directory, 1 << 20, 0).expect("opens");
+        let (appender, thread) = journal.start_with(64, 1, |_| {}).expect("starts");
+        for n in 0..40 {
+            let body = RecordBody::Policy("{}");
+            let record = encode_record(&Record { at: Timestamp::from_seconds(n), body });
+            appender.append(record).expect("room").durable().await.expect("durable");
+        }
+        (journal, appender, thread)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn records_go_only_after_a_snapshot_that_holds_them() {
+        let directory = tempfile::TempDir::new().expect("a directory");
+        let (journal, appender, thread) = full_journal(directory.path()).await;
+        let (_keep, keep) = watch::channel(Keep { age: Duration::from_secs(1 << 40), bytes: 1 });
+        let (stop, stopping) = watch::channel(false);
+        let asked = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let asking = std::sync::Arc::clone(&asked);
+        let seen = journal.clone();
+        // the first snapshot fails, the second reaches record 20, later ones record 30
+        let snapshot = move || {
+            let n = asking.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let oldest = seen.oldest();
+            async move {
+                match n {
+                    0 => Err(StoreError::Io("no room".to_owned())),
+                    1 => {
+                        assert_eq!(oldest, 1, "nothing went without a snapshot");
+                        Ok(20)
+                    }
+                    _ => Ok(30),
+                }
+            }
+        };
+        let mut worker = tokio::task::JoinSet::new();
+        worker.spawn(run(appender.clone(), keep, || 30, snapshot, stopping));
+        while journal.oldest() != 31 {
+            tokio::time::advance(RETENTION_PERIOD).await;
+            assert!(worker.try_join_next().is_none(), "the worker works on");
+        }
+        assert!(asked.load(std::sync::atomic::Ordering::SeqCst) >= 3);
+        assert!(journal.get(31).expect("reads").is_some(), "what is not folded stays");
+        stop.send_replace(true);
+        worker.join_next().await.expect("one worker").expect("no panic");
+        drop(appender);
+        thread.join().expect("ends");
+    }
 
     #[test]
     fn small_pieces_wait_for_a_day() {

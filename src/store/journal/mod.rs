@@ -214,8 +214,8 @@ impl Journal {
         self.start_with(queue, JOURNAL_SEGMENT_BYTES, committed)
     }
 
-    /// The same with segments of another size.
-    fn start_with(
+    /// The same with segments of another size, for tests.
+    pub fn start_with(
         &self,
         queue: usize,
         segment_bytes: u64,
