@@ -69,7 +69,7 @@ pub const JOURNAL_BATCH_RECORDS: usize = 1024;
 pub const JOURNAL_BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes in one journal segment (one redb table). Retention drops whole segments, so this is its grain.
 pub const JOURNAL_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
-/// redb page cache of `journal.redb`. Appends touch only the right edge of one tree.
+/// redb page cache of the newest journal segment. Appends touch only the right edge of one tree.
 pub const JOURNAL_CACHE_BYTES: usize = 8 * 1024 * 1024;
 /// Committed batches the fold may lag behind in memory; past it the fold reads the journal itself.
 pub const FOLD_QUEUE_BATCHES: usize = 64;
