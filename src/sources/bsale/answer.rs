@@ -1,6 +1,6 @@
 //! What the API answers: pages of stock, a variant.
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::ask::{Ask, is_id};
@@ -51,9 +51,9 @@ struct Row<'a> {
     #[serde(borrow)]
     office: Option<Office<'a>>,
     // Each is `None` when absent; a `null` is kept, since it means something else.
-    #[serde(borrow, default, deserialize_with = "even_null")]
+    #[serde(borrow, default, deserialize_with = "crate::sources::json::present")]
     quantity: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "even_null")]
+    #[serde(borrow, default, deserialize_with = "crate::sources::json::present")]
     quantity_available: Option<&'a RawValue>,
 }
 
@@ -74,10 +74,6 @@ struct Office<'a> {
     #[serde(borrow)]
     id: Option<&'a RawValue>,
     href: Option<String>,
-}
-
-fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 /// A whole number's digits, bare or in quotes.

@@ -24,10 +24,11 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::json;
 use super::{Kind, Refusal, Source};
 use crate::types::{
     Change, Fact, Identity, Item, Measure, Message, Observation, Place, Quantity, Said, Secret, Settings, Unreadable,
@@ -111,8 +112,8 @@ impl Jetti {
         let Some(ours) = &self.channel else { return Ok(()) };
         let mapping = body.channel_variant.as_ref();
         let theirs = mapping.and_then(|m| m.channel_id.or(m.channel.as_ref().and_then(|c| c.id)));
-        match theirs.and_then(id_text) {
-            Some(theirs) if theirs == *ours => Ok(()),
+        match json::text(theirs) {
+            Some(theirs) if *theirs == **ours => Ok(()),
             Some(theirs) => Err(unreadable(format!("the message is of channel {theirs}; this source is channel {ours}"))),
             None => Err(unreadable("channelVariant.channelId is missing, so the channel cannot be checked")),
         }
@@ -122,12 +123,12 @@ impl Jetti {
         let mapping = body.channel_variant.as_ref();
         let id = mapping.and_then(|m| m.variant_id).or(body.variant.as_ref().and_then(|v| v.id));
         let id = id.ok_or_else(|| unreadable("neither channelVariant.variantId nor variant.id is there"))?;
-        let id = id_text(id).ok_or_else(|| unreadable("the variant's id is not an id"))?;
+        let id = json::text(Some(id)).ok_or_else(|| unreadable("the variant's id is not an id"))?;
         let sku = mapping.and_then(|m| match self.sku {
             SkuField::ExternalId => m.external_id,
             SkuField::ExternalSku => m.external_sku,
         });
-        Ok(Item { id: id.into(), sku: sku.and_then(id_text).map(Into::into) })
+        Ok(Item { id, sku: json::text(sku) })
     }
 }
 
@@ -135,9 +136,9 @@ fn place(body: &Body<'_>) -> Result<Place, Unreadable> {
     let channel = body.channel_variant.as_ref().and_then(|m| m.channel.as_ref());
     match channel.and_then(|c| c.warehouse_id) {
         None => Ok(Place::Default),
-        Some(id) => id_text(id)
-            .map(|id| Place::At(id.into()))
-            .ok_or_else(|| unreadable("channelVariant.channel.warehouseId is not an id")),
+        Some(id) => {
+            json::text(Some(id)).map(Place::At).ok_or_else(|| unreadable("channelVariant.channel.warehouseId is not an id"))
+        }
     }
 }
 
@@ -201,21 +202,8 @@ struct Channel<'a> {
 #[derive(Deserialize)]
 struct Inventory<'a> {
     /// `None` when absent; a `null` is kept, since it means something else.
-    #[serde(borrow, default, deserialize_with = "even_null")]
+    #[serde(borrow, default, deserialize_with = "json::present")]
     available: Option<&'a RawValue>,
-}
-
-fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
-}
-
-/// An id as the platform wrote it: every digit of a whole number, or a non-empty text.
-fn id_text(raw: &RawValue) -> Option<String> {
-    let text = raw.get();
-    if text.starts_with('"') {
-        return serde_json::from_str::<String>(text).ok().filter(|t| !t.trim().is_empty());
-    }
-    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.to_owned())
 }
 
 /// Says where, and nothing of what stands there.

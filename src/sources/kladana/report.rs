@@ -1,6 +1,6 @@
 //! What the API answers: report rows, an entry of the assortment, an error.
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::ask::{Count, Scope, is_id};
@@ -21,16 +21,12 @@ struct Row<'a> {
     assortment_id: Box<str>,
     store_id: Option<Box<str>>,
     // Each is `None` when absent; a `null` is kept, since it means something else.
-    #[serde(borrow, default, deserialize_with = "even_null")]
+    #[serde(borrow, default, deserialize_with = "crate::sources::json::present")]
     stock: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "even_null")]
+    #[serde(borrow, default, deserialize_with = "crate::sources::json::present")]
     free_stock: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "even_null")]
+    #[serde(borrow, default, deserialize_with = "crate::sources::json::present")]
     quantity: Option<&'a RawValue>,
-}
-
-fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 impl Row<'_> {
