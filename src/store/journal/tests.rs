@@ -90,6 +90,16 @@ fn a_busy_writer_commits_what_waits_in_one_batch_and_answers_each_its_own_number
 }
 
 #[test]
+fn a_client_that_hangs_up_changes_nothing() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let running = run(directory.path(), 16, u64::MAX);
+    drop(running.appender.append(record(1, 10)).expect("room"));
+    assert_eq!(running.append(record(2, 10)), 2, "the queue owned the first one");
+    assert_eq!(running.journal.get(1).expect("reads"), Some(record(1, 10)));
+    assert_eq!(running.end(), 2, "and the fold was offered both");
+}
+
+#[test]
 fn a_full_queue_refuses_and_loses_nothing_that_it_took() {
     let directory = tempfile::TempDir::new().expect("a directory");
     let journal = Journal::open(directory.path(), CACHE, 0).expect("opens");
