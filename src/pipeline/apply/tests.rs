@@ -558,4 +558,27 @@ proptest! {
         prop_assert_eq!(straight.state.first_difference(&bench.state).expect("reads"), None);
         prop_assert_eq!(straight.state.digest().expect("reads"), bench.state.digest().expect("reads"));
     }
+
+    /// Platforms repeat and reorder as they like: with distinct stamps the levels are those of the facts in their own order,
+    /// whatever arrived when and how often.
+    #[test]
+    fn levels_do_not_depend_on_the_order_or_the_repeats_of_deliveries(
+        (facts, shuffled) in proptest::collection::vec((10_u64..12, 1_u64..3, -5_i64..50), 1..40).prop_flat_map(|facts| {
+            let numbered: Vec<(usize, (u64, u64, i64))> = facts.into_iter().enumerate().collect();
+            let mut repeated = numbered.clone();
+            repeated.extend(numbered.iter().step_by(3).copied());
+            (Just(numbered), Just(repeated).prop_shuffle())
+        }),
+    ) {
+        let deliver = |list: &[(usize, (u64, u64, i64))]| {
+            let mut bench = Bench::new();
+            for (second, (n, (item, location, available))) in (1..).zip(list) {
+                let said = i64::try_from(*n).expect("small");
+                bench.feed(&[shop(second, &format!("d{n}"), *item, *location, *available, said)]);
+            }
+            bench.judge();
+            ["hall", "yard"].map(|w| ["A", "B"].map(|sku| bench.level(w, sku)))
+        };
+        prop_assert_eq!(deliver(&facts), deliver(&shuffled));
+    }
 }
