@@ -58,7 +58,11 @@ pub(super) fn checks(context: &Context) -> Vec<Check> {
         check("journal", context.journal.healthy(), "cannot be written: nothing is acknowledged until its file opens again"),
         check("queue", !full, &format!("{queued} of {capacity} records wait for the journal")),
         check("certificate", health.certificate.load(Ordering::Acquire), "none is loaded"),
-        check("fold", health.fold.load(Ordering::Acquire), "it does not run: deliveries are kept, levels stand still"),
+        check(
+            "fold",
+            health.fold.load(Ordering::Acquire),
+            "it does not run, or its state cannot be written: deliveries are kept, levels stand still",
+        ),
         check("draining", !health.draining.load(Ordering::Acquire), "the gateway is stopping"),
     ]
 }

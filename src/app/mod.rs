@@ -38,6 +38,9 @@ use crate::time;
 /// How often histograms are folded up; without it their samples pile up between scrapes.
 const UPKEEP_PERIOD: Duration = Duration::from_secs(5);
 
+/// How often readiness follows the fold.
+const WATCH_PERIOD: Duration = Duration::from_millis(500);
+
 /// Why the gateway does not start.
 #[derive(Debug)]
 pub enum StartError {
@@ -201,6 +204,7 @@ impl Gateway {
                 prometheus.run_upkeep();
             }
         });
+        workers.spawn(watch_fold(handle.clone(), Arc::clone(&core)));
         crate::metrics::reload(true, time::now());
         crate::metrics::build_info(option_env!("STOCKGATE_REVISION").unwrap_or("unknown"), std::env::consts::ARCH);
         tracing::info!(listen = %public_address, admin = %admin_address, "ready");
@@ -288,6 +292,15 @@ fn log_panic(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
         tracing::error!(%error, "a task panicked");
     }
+}
+
+/// Not ready while levels stand still.
+async fn watch_fold(fold: FoldHandle, core: Arc<Core>) {
+    while fold.alive() {
+        core.health.fold_alive(!fold.stuck());
+        tokio::time::sleep(WATCH_PERIOD).await;
+    }
+    core.health.fold_alive(false);
 }
 
 /// Runs a worker for each source that can be asked; starts them anew when the configuration changes.

@@ -39,6 +39,7 @@ pub struct FoldHandle {
     queue: SyncSender<Message>,
     queued_bytes: Arc<AtomicUsize>,
     alive: Arc<AtomicBool>,
+    stuck: Arc<AtomicBool>,
     durable: Arc<AtomicU64>,
     folded: watch::Receiver<Seq>,
 }
@@ -61,6 +62,11 @@ impl FoldHandle {
     /// The fold works. When it does not, the process should end: a restart folds again from the last checkpoint.
     pub fn alive(&self) -> bool {
         self.alive.load(Ordering::Acquire)
+    }
+
+    /// The state cannot be written now (a full disk): deliveries are kept in the journal, levels stand still.
+    pub fn stuck(&self) -> bool {
+        self.stuck.load(Ordering::Acquire)
     }
 
     /// Records up to here survive in the state whatever happens: retention may drop them from the journal.
@@ -117,7 +123,9 @@ impl Fold {
         let (progress, folded) = watch::channel(cursor);
         let (alive, durable) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU64::new(cursor)));
         let queued_bytes = Arc::new(AtomicUsize::new(0));
-        Self { handle: FoldHandle { queue, queued_bytes, alive, durable, folded }, queue: receive, progress }
+        let stuck = Arc::new(AtomicBool::new(false));
+        let handle = FoldHandle { queue, queued_bytes, alive, stuck, durable, folded };
+        Self { handle, queue: receive, progress }
     }
 
     /// The way to it.
@@ -140,6 +148,7 @@ impl Fold {
                 progress: self.progress,
                 durable: Arc::clone(&self.handle.durable),
                 queued_bytes: Arc::clone(&self.handle.queued_bytes),
+                stuck: Arc::clone(&self.handle.stuck),
             };
             if let Err(error) = worker.run(&self.queue) {
                 tracing::error!(%error, "the fold has stopped");
@@ -182,16 +191,24 @@ struct Worker {
     progress: watch::Sender<Seq>,
     durable: Arc<AtomicU64>,
     queued_bytes: Arc<AtomicUsize>,
+    stuck: Arc<AtomicBool>,
 }
+
+/// How long to wait before a state that could not be written is tried again.
+const STUCK_PAUSE: Duration = Duration::from_secs(1);
 
 impl Worker {
     fn run(mut self, queue: &Receiver<Message>) -> Result<(), StoreError> {
         self.catch_up(Seq::MAX)?;
         loop {
-            let wait = self.period.saturating_sub(self.last_checkpoint.elapsed()).max(Duration::from_millis(1));
+            let period = if self.is_stuck() { STUCK_PAUSE } else { self.period };
+            let wait = period.saturating_sub(self.last_checkpoint.elapsed()).max(Duration::from_millis(1));
             match queue.recv_timeout(wait) {
                 Ok(Message::Batch(batch)) => {
-                    self.batch(&batch)?;
+                    // while stuck it stays in the journal
+                    if !self.is_stuck() {
+                        self.batch(&batch)?;
+                    }
                     let bytes = batch.records.iter().map(Vec::len).sum();
                     self.queued_bytes.fetch_sub(bytes, Ordering::AcqRel);
                 }
@@ -204,14 +221,12 @@ impl Worker {
                 }
                 Ok(Message::Snapshot(done)) => {
                     self.checkpoint()?;
-                    let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-                    let made = state.snapshot().map(|()| state.meta.cursor);
-                    drop(state);
-                    if done.send(made).is_err() {
+                    if done.send(self.snapshot()).is_err() {
                         tracing::trace!("nobody waits for this snapshot any more");
                     }
                 }
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                    self.try_again()?;
                     self.catch_up(Seq::MAX)?;
                     return self.checkpoint();
                 }
@@ -220,7 +235,46 @@ impl Worker {
                     self.catch_up(Seq::MAX)?;
                 }
             }
+            if self.is_stuck() && self.last_checkpoint.elapsed() >= STUCK_PAUSE {
+                self.try_again()?;
+            }
             self.checkpoint_when_due()?;
+        }
+    }
+
+    fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Acquire)
+    }
+
+    fn snapshot(&self) -> Result<Seq, StoreError> {
+        if self.is_stuck() {
+            return Err(StoreError::Io("the state cannot be written".to_owned()));
+        }
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.snapshot().map(|()| state.meta.cursor)
+    }
+
+    /// Open the state's file again and write what could not be written.
+    fn try_again(&mut self) -> Result<(), StoreError> {
+        if !self.is_stuck() {
+            return Ok(());
+        }
+        let reopened = self.state.write().unwrap_or_else(PoisonError::into_inner).reopen();
+        match reopened {
+            Ok(()) => {
+                self.stuck.store(false, Ordering::Release);
+                self.checkpoint()?;
+                if !self.is_stuck() {
+                    tracing::info!("the state can be written again");
+                }
+                Ok(())
+            }
+            Err(error @ StoreError::Io(_)) => {
+                tracing::warn!(%error, "the state still cannot be opened");
+                self.last_checkpoint = time::instant();
+                Ok(())
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -245,6 +299,9 @@ impl Worker {
     /// Fold from the journal up to a record, or to its end. False when the journal cannot be read now.
     fn catch_up(&mut self, to: Seq) -> Result<bool, StoreError> {
         loop {
+            if self.is_stuck() {
+                return Ok(false);
+            }
             let cursor = self.cursor();
             if cursor >= to || cursor >= self.journal.head() {
                 return Ok(true);
@@ -303,6 +360,9 @@ impl Worker {
     }
 
     fn checkpoint_when_due(&mut self) -> Result<(), StoreError> {
+        if self.is_stuck() {
+            return Ok(());
+        }
         let (unwritten, wanted) = {
             let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
             (state.unwritten_records(), state.wants_checkpoint())
@@ -317,18 +377,32 @@ impl Worker {
         Ok(())
     }
 
+    /// Make the state durable. A disk that does not take it now is no reason to end: nothing is folded until it does, and the
+    /// journal keeps what comes.
     fn checkpoint(&mut self) -> Result<(), StoreError> {
+        if self.is_stuck() {
+            return Ok(());
+        }
         let began = time::instant();
         let written = {
             let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
             state.checkpoint().map(|()| state.meta.cursor)
         };
         crate::metrics::checkpoint(began.elapsed(), written.is_ok());
-        let cursor = written?;
-        self.state.write().unwrap_or_else(PoisonError::into_inner).checkpointed()?;
-        self.durable.store(cursor, Ordering::Release);
         self.last_checkpoint = time::instant();
-        Ok(())
+        match written {
+            Ok(cursor) => {
+                self.state.write().unwrap_or_else(PoisonError::into_inner).checkpointed()?;
+                self.durable.store(cursor, Ordering::Release);
+                Ok(())
+            }
+            Err(error @ StoreError::Io(_)) => {
+                tracing::error!(%error, "the state cannot be written: levels stand still until it can");
+                self.stuck.store(true, Ordering::Release);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -3,9 +3,9 @@
 use redb::ReadableDatabase;
 
 use super::{
-    AUDIT, ByBytes, ByNumber, DEAD, DEDUP_GENERATIONS, DEDUP_KEYS, DEDUP_LOG, IGNORED, ITEMS, LOCATIONS, Learnt, META,
-    POSITIONS, SOURCES, State, StoreError, TABLES_BY_BYTES, TABLES_BY_NUMBER, TASKS, TOTALS, View, audit_row, encode_learnt,
-    ignored_rows,
+    AUDIT, ByBytes, ByNumber, DEAD, DEDUP_GENERATIONS, DEDUP_KEYS, DEDUP_LOG, Files, IGNORED, ITEMS, LOCATIONS, Learnt,
+    META, POSITIONS, SOURCES, State, StoreError, TABLES_BY_BYTES, TABLES_BY_NUMBER, TASKS, TOTALS, View, audit_row,
+    encode_learnt, files, ignored_rows,
 };
 use crate::limits::{CHECKPOINT_BYTES, POSITIONS_CACHED};
 use crate::store::rows::{encode_dead, encode_position, encode_source, encode_task, encode_totals, source_key};
@@ -38,7 +38,7 @@ impl State {
     /// Write everything that changed, with the cursor, in one durable transaction. Readers may go on meanwhile; the fold must
     /// not, and calls [`State::checkpointed`] next.
     pub fn checkpoint(&self) -> Result<(), StoreError> {
-        let mut write = self.database.begin_write()?;
+        let mut write = files(self.files.as_ref())?.database.begin_write()?;
         write.set_two_phase_commit(true);
         write.set_quick_repair(true);
         {
@@ -91,7 +91,9 @@ impl State {
 
     /// The checkpoint is on disk: forget what was only in memory because it was not.
     pub fn checkpointed(&mut self) -> Result<(), StoreError> {
-        self.view = View::open(&self.database)?;
+        if let Some(files) = &mut self.files {
+            files.view = View::open(&files.database)?;
+        }
         if self.positions.len() > POSITIONS_CACHED {
             self.positions.clear();
         }
@@ -115,9 +117,24 @@ impl State {
         Ok(())
     }
 
+    /// After a failed checkpoint: close the file and open it anew. What was not written is still in memory, and the next
+    /// checkpoint writes all of it; whether the failed one reached the disk makes no difference to that.
+    pub fn reopen(&mut self) -> Result<(), StoreError> {
+        self.files = None;
+        let database = crate::store::open(&self.path, self.cache)?;
+        let view = View::open(&database)?;
+        self.files = Some(Files { database, view });
+        let on_disk = self.durable_cursor()?;
+        if on_disk > self.meta.cursor {
+            self.files = None;
+            return Err(StoreError::Row(format!("the file has folded {on_disk}, the memory {}", self.meta.cursor)));
+        }
+        Ok(())
+    }
+
     /// The cursor as it stands on disk: what a crash cannot take away.
     pub fn durable_cursor(&self) -> Result<Seq, StoreError> {
-        let read = self.database.begin_read()?;
+        let read = files(self.files.as_ref())?.database.begin_read()?;
         let table = read.open_table(META)?;
         match table.get("state")? {
             Some(row) => Ok(super::Meta::decode(row.value())?.0.cursor),
@@ -193,7 +210,7 @@ impl State {
     /// Visit every row in order until the visitor says stop. The filters of sealed generations are left out: they follow
     /// from the keys.
     fn each_row(&self, mut visit: impl FnMut(&str, &[u8], &[u8]) -> bool) -> Result<(), StoreError> {
-        let read = self.database.begin_read()?;
+        let read = files(self.files.as_ref())?.database.begin_read()?;
         let meta = read.open_table(META)?;
         if let Some(row) = meta.get("state")?
             && !visit("meta", b"state", row.value())

@@ -148,6 +148,20 @@ impl View {
     }
 }
 
+/// The open file, and what it holds.
+struct Files {
+    database: Database,
+    view: View,
+}
+
+fn files(open: Option<&Files>) -> Result<&Files, StoreError> {
+    open.ok_or_else(|| StoreError::Io("the state could not be written and is being reopened".to_owned()))
+}
+
+fn view(open: Option<&Files>) -> Result<&View, StoreError> {
+    files(open).map(|files| &files.view)
+}
+
 #[derive(Debug, Clone)]
 struct Slot {
     position: Position,
@@ -160,8 +174,9 @@ pub type TaskKey = (u16, Box<str>);
 /// The fold of the journal up to [`Meta::cursor`].
 pub struct State {
     path: PathBuf,
-    database: Database,
-    view: View,
+    cache: usize,
+    /// `None` after a failed write, until [`State::reopen`] succeeds.
+    files: Option<Files>,
     /// Numbers and names.
     pub meta: Meta,
     /// Delivery keys.
@@ -195,15 +210,7 @@ impl State {
     pub fn open_with(data: &Path, cache: usize, generation: usize) -> Result<Self, StoreError> {
         let path = super::state_path(data);
         let database = super::open(&path, cache)?;
-        let mut create = database.begin_write()?;
-        create.set_quick_repair(true);
-        for table in TABLES_BY_BYTES {
-            create.open_table(*table)?;
-        }
-        for table in TABLES_BY_NUMBER {
-            create.open_table(*table)?;
-        }
-        create.commit()?;
+        make_tables(&database)?;
         let read = database.begin_read()?;
         let (meta, dedup_newest) = match read.open_table(META)?.get("state")? {
             Some(row) => Meta::decode(row.value())?,
@@ -234,8 +241,8 @@ impl State {
         }
         let mut state = Self {
             path,
-            view: View::open(&database)?,
-            database,
+            cache,
+            files: Some(Files { view: View::open(&database)?, database }),
             meta,
             dedup,
             positions: BTreeMap::new(),
@@ -260,7 +267,7 @@ impl State {
 
     fn index_dead_letters(&mut self) -> Result<(), StoreError> {
         let mut found = Vec::new();
-        for row in self.view.dead.range::<u64>(..)? {
+        for row in view(self.files.as_ref())?.dead.range::<u64>(..)? {
             let (id, value) = row?;
             let letter = decode_dead(value.value())?;
             found.push((id.value(), letter.source, letter.cause, letter.waits_for));
@@ -320,7 +327,7 @@ impl State {
 
     /// Is this delivery known?
     pub fn known_delivery(&self, key: &Key) -> Result<Option<Known>, StoreError> {
-        self.dedup.find(key, |row| Ok(self.view.dedup_keys.get(row)?.map(|v| v.value().to_vec())))
+        self.dedup.find(key, |row| Ok(view(self.files.as_ref())?.dedup_keys.get(row)?.map(|v| v.value().to_vec())))
     }
 
     /// Remember a delivery.
@@ -338,7 +345,7 @@ impl State {
         if let Some(slot) = self.positions.get(key) {
             return Ok(Some(slot.position.clone()));
         }
-        match self.view.positions.get(key.encode().as_slice())? {
+        match view(self.files.as_ref())?.positions.get(key.encode().as_slice())? {
             Some(row) => Ok(Some(decode_position(row.value())?)),
             None => Ok(None),
         }
@@ -425,12 +432,13 @@ impl State {
 
     /// The SKU that a catalogue or a person gave an item.
     pub fn item(&mut self, source: u16, item: &str) -> Result<Option<Sku>, StoreError> {
-        learnt(&mut self.items, &self.view.items, source, item).map(|sku| sku.and_then(|text| Sku::new(&text).ok()))
+        learnt(&mut self.items, &view(self.files.as_ref())?.items, source, item)
+            .map(|sku| sku.and_then(|text| Sku::new(&text).ok()))
     }
 
     /// Remember an item's SKU; true when it is new or another one.
     pub fn learn_item(&mut self, source: u16, item: &str, sku: &Sku) -> Result<bool, StoreError> {
-        let known = learnt(&mut self.items, &self.view.items, source, item)?;
+        let known = learnt(&mut self.items, &view(self.files.as_ref())?.items, source, item)?;
         if known.as_deref() == Some(sku.as_str()) {
             return Ok(false);
         }
@@ -440,7 +448,7 @@ impl State {
 
     /// The warehouse that a person gave a location.
     pub fn location(&mut self, source: u16, location: &str) -> Result<Option<Box<str>>, StoreError> {
-        learnt(&mut self.locations, &self.view.locations, source, location)
+        learnt(&mut self.locations, &view(self.files.as_ref())?.locations, source, location)
     }
 
     /// Remember a location's warehouse.
@@ -474,6 +482,25 @@ impl State {
             self.tasks_changed.insert(key);
         }
     }
+}
+
+/// Make the tables, unless they are there: a start must not need room on the disk.
+fn make_tables(database: &Database) -> Result<(), StoreError> {
+    let there = database.begin_read()?.list_tables()?.count();
+    // one more: `meta`
+    if there > TABLES_BY_BYTES.len() + TABLES_BY_NUMBER.len() {
+        return Ok(());
+    }
+    let mut create = database.begin_write()?;
+    create.set_quick_repair(true);
+    for table in TABLES_BY_BYTES {
+        create.open_table(*table)?;
+    }
+    for table in TABLES_BY_NUMBER {
+        create.open_table(*table)?;
+    }
+    create.commit()?;
+    Ok(())
 }
 
 type NumberedRow = Result<(u64, Vec<u8>), StoreError>;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map;
 
-use super::{State, StoreError, TaskKey};
+use super::{State, StoreError, TaskKey, view};
 use crate::stock::audit::{Entry, Link};
 use crate::stock::level::Position;
 use crate::stock::totals::Totals;
@@ -76,7 +76,7 @@ impl State {
             }
         }
         let mut from_file = 0;
-        for row in self.view.positions.range::<&[u8]>(start.encode().as_slice()..)? {
+        for row in view(self.files.as_ref())?.positions.range::<&[u8]>(start.encode().as_slice()..)? {
             let (key, value) = row?;
             let key = PositionKey::decode(key.value())?;
             if warehouse.is_some_and(|w| key.warehouse != w) || from_file > rows {
@@ -98,7 +98,7 @@ impl State {
         if let Some(found) = in_memory.and_then(|i| usize::try_from(i).ok()).and_then(|i| self.audit.get(i)) {
             return Ok(Some(found.clone()));
         }
-        self.view.audit.get(ledger)?.map(|row| decode_audit(row.value())).transpose()
+        view(self.files.as_ref())?.audit.get(ledger)?.map(|row| decode_audit(row.value())).transpose()
     }
 
     fn ignored_row(&self, number: u64) -> Result<Option<IgnoredRow>, StoreError> {
@@ -106,7 +106,7 @@ impl State {
         let in_memory = number.checked_sub(first).and_then(|i| usize::try_from(i).ok()).and_then(|i| self.ignored.get(i));
         match in_memory {
             Some(found) => Ok(Some(found.clone())),
-            None => self.view.ignored.get(number)?.map(|row| decode_ignored(row.value())).transpose(),
+            None => view(self.files.as_ref())?.ignored.get(number)?.map(|row| decode_ignored(row.value())).transpose(),
         }
     }
 
@@ -142,7 +142,7 @@ impl State {
         }
         // older ones are in the file, newer ones in memory: a page is full when the file alone has filled it
         let mut from_file = 0;
-        for row in self.view.dead.range(after + 1..)? {
+        for row in view(self.files.as_ref())?.dead.range(after + 1..)? {
             let (id, value) = row?;
             let letter = decode_dead(value.value())?;
             if cause.is_none_or(|c| letter.cause == c) && !self.dead.contains_key(&id.value()) {
@@ -160,7 +160,7 @@ impl State {
     pub fn dead_letter(&self, id: u64) -> Result<Option<DeadLetter>, StoreError> {
         match self.dead.get(&id) {
             Some(letter) => Ok(letter.clone()),
-            None => self.view.dead.get(id)?.map(|row| decode_dead(row.value())).transpose(),
+            None => view(self.files.as_ref())?.dead.get(id)?.map(|row| decode_dead(row.value())).transpose(),
         }
     }
 }
