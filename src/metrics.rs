@@ -8,9 +8,7 @@
 
 use std::sync::OnceLock;
 
-use metrics::{
-    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
-};
+use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 /// Buckets of the acknowledgement and commit times, in seconds: 100 us to 10 s.
@@ -155,7 +153,7 @@ fn describe() {
     describe_counter!("stockgate_checkpoints_total", "Checkpoints of the state, by result.");
     describe_histogram!("stockgate_checkpoint_duration_seconds", Unit::Seconds, "Time of one checkpoint.");
     describe_gauge!("stockgate_store_bytes", Unit::Bytes, "Size of a database file.");
-    describe_gauge!("stockgate_journal_retained_bytes", Unit::Bytes, "Raw bytes of the deliveries still kept.");
+    describe_gauge!("stockgate_dedup_keys", "Delivery ids remembered, to recognise a repeat.");
     describe_counter!("stockgate_tls_handshakes_total", "TLS handshakes by result.");
     describe_gauge!("stockgate_connections", "Open connections by listener.");
     describe_counter!("stockgate_connections_refused_total", "Connections refused, by listener and reason.");
@@ -173,7 +171,6 @@ fn describe() {
 pub struct SourceMeters {
     results: Vec<Counter>,
     ack: Histogram,
-    last_delivery: Gauge,
     secrets: Vec<Counter>,
 }
 
@@ -189,12 +186,7 @@ impl SourceMeters {
             .map(|i| counter!("stockgate_secret_matches_total", "source" => source.to_owned(), "secret" => i.to_string()))
             .inspect(|c| c.increment(0))
             .collect();
-        Self {
-            results,
-            ack: histogram!("stockgate_ack_duration_seconds", "source" => source.to_owned()),
-            last_delivery: gauge!("stockgate_source_last_delivery_timestamp_seconds", "source" => source.to_owned()),
-            secrets,
-        }
+        Self { results, ack: histogram!("stockgate_ack_duration_seconds", "source" => source.to_owned()), secrets }
     }
 
     /// Count a delivery.
@@ -214,11 +206,6 @@ impl SourceMeters {
         if let Some(counter) = self.secrets.get(index) {
             counter.increment(1);
         }
-    }
-
-    /// When it last delivered, in seconds since the epoch.
-    pub fn last_delivery(&self, at: crate::time::Timestamp) {
-        self.last_delivery.set(seconds(at));
     }
 }
 
@@ -356,14 +343,14 @@ pub fn checkpoint(took: std::time::Duration, ok: bool) {
     histogram!("stockgate_checkpoint_duration_seconds").record(took.as_secs_f64());
 }
 
+/// Delivery ids remembered.
+pub fn dedup_keys(count: u64) {
+    gauge!("stockgate_dedup_keys").set(float(count));
+}
+
 /// Size of a database file: `journal` or `state`.
 pub fn store_bytes(file: &'static str, bytes: u64) {
     gauge!("stockgate_store_bytes", "file" => file).set(float(bytes));
-}
-
-/// Raw bytes of the deliveries still kept.
-pub fn journal_retained(bytes: u64) {
-    gauge!("stockgate_journal_retained_bytes").set(float(bytes));
 }
 
 /// A TLS handshake: `ok`, `failed` or `timeout`.

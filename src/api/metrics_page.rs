@@ -77,6 +77,7 @@ fn refresh_state(state: &State, configured: &[SourceInfo], uptime: Duration, now
         metrics::source_last_delivery(&source.name, row.last_delivery);
     }
     metrics::ledger(state.meta.ledger);
+    metrics::dedup_keys(state.deliveries_remembered());
     metrics::store_bytes("state", state.file_bytes());
 }
 
@@ -102,7 +103,6 @@ fn refresh_rest(context: &Context, cursor: Seq, now: Timestamp) {
     metrics::fold_lag(records, age);
     metrics::journal_head(journal.head());
     metrics::journal_queue(context.appender.queued());
-    metrics::journal_retained(journal.retained_bytes());
     metrics::store_bytes("journal", journal.file_bytes());
     metrics::ready(health::is_ready(context));
 }

@@ -20,7 +20,6 @@ pub(super) struct JournalFigures {
     pub(super) head: Seq,
     /// The oldest record still kept.
     oldest: Seq,
-    retained_bytes: u64,
     file_bytes: u64,
     healthy: bool,
     /// Records waiting for the next commit.
@@ -93,7 +92,6 @@ impl Status {
             journal: JournalFigures {
                 head: journal.head(),
                 oldest: journal.oldest(),
-                retained_bytes: journal.retained_bytes(),
                 file_bytes: journal.file_bytes(),
                 healthy: journal.healthy(),
                 queued: context.appender.queued(),

@@ -15,7 +15,10 @@ async fn readiness_names_what_is_wrong() {
     let answer = world.get("/readyz").await;
     assert_eq!(
         (answer.status, answer.text()),
-        (503, "fold: failed: it does not run: deliveries are kept, levels stand still\nnot ready\n")
+        (
+            503,
+            "fold: failed: it does not run, or its state cannot be written: deliveries are kept, levels stand still\nnot ready\n"
+        )
     );
     world.health.fold_alive(true);
     world.health.drain();

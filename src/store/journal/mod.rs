@@ -246,7 +246,7 @@ impl Journal {
         self.shared.segments().first().map_or(1, |s| s.first)
     }
 
-    /// Bytes of the journal on disk.
+    /// Bytes of the journal on disk: what retention counts.
     pub fn file_bytes(&self) -> u64 {
         self.shared.segments().iter().map(|s| s.bytes).sum()
     }
@@ -279,11 +279,6 @@ impl Journal {
             }
         }
         Ok(found.records)
-    }
-
-    /// Bytes of the journal on disk; retention counts them.
-    pub fn retained_bytes(&self) -> u64 {
-        self.file_bytes()
     }
 
     /// One record.
