@@ -243,7 +243,7 @@ fn names_survive_a_request_target() {
 
 #[test]
 fn the_admin_address_is_read_from_a_configuration_with_unreadable_secrets() {
-    let text = "[admin]\naddress = \"127.0.0.1:9999\"\n[source.shop]\nsecret_file = \"/root/none\"\n";
+    let text = "[admin]\naddress = \"127.0.0.1:9999\"\n[source.shop]\nsecret_file = \"/nonexistent/secret\"\n";
     assert_eq!(address_of(text), Ok("127.0.0.1:9999".to_owned()));
     assert_eq!(address_of(""), Ok("http://127.0.0.1:9780".to_owned()));
     assert_eq!(
