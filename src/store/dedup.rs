@@ -95,7 +95,16 @@ pub struct Dedup {
     unwritten: BTreeMap<u64, Vec<u8>>,
     /// Sealed since the last checkpoint, and dropped since then.
     newly_sealed: Vec<u64>,
-    dropped: Vec<(u64, usize)>,
+    dropped: Vec<Dropped>,
+}
+
+/// A generation that aged out since the last checkpoint.
+struct Dropped {
+    generation: u64,
+    /// Rows of `dedup-keys`.
+    chunks: usize,
+    /// It was sealed since the last checkpoint, too: its log may be on disk.
+    logged: bool,
 }
 
 /// What a checkpoint must write: rows to put (`None`: remove) per table.
@@ -216,8 +225,9 @@ impl Dedup {
             let chunks = sealed.firsts.len();
             self.sealed.remove(&generation);
             self.unwritten.retain(|key, _| key >> 32 != generation);
+            let logged = self.newly_sealed.contains(&generation);
             self.newly_sealed.retain(|g| *g != generation);
-            self.dropped.push((generation, chunks));
+            self.dropped.push(Dropped { generation, chunks, logged });
         }
     }
 
@@ -279,14 +289,18 @@ impl Dedup {
     /// What has to be written so that [`Dedup::load`] finds everything.
     pub fn changes(&self) -> Changes {
         let mut changes = Changes::default();
+        let log_rows =
+            |generation| (0..self.capacity.div_ceil(LOG_CHUNK)).map(move |chunk| (row_key(generation, chunk), None));
         for generation in &self.newly_sealed {
-            let chunks = self.capacity.div_ceil(LOG_CHUNK);
-            changes.log.extend((0..chunks).map(|chunk| (row_key(*generation, chunk), None)));
+            changes.log.extend(log_rows(*generation));
             if let Some(sealed) = self.sealed.get(generation) {
                 changes.generations.push((*generation, Some(sealed.encode())));
             }
         }
-        for (generation, chunks) in &self.dropped {
+        for Dropped { generation, chunks, logged } in &self.dropped {
+            if *logged {
+                changes.log.extend(log_rows(*generation));
+            }
             changes.generations.push((*generation, None));
             changes.keys.extend((0..*chunks).map(|chunk| (row_key(*generation, chunk), None)));
         }
@@ -440,6 +454,23 @@ mod tests {
         assert!(dedup.find(&key(1_001), |k| disk.fetch(k)).expect("reads").is_some());
         assert_eq!(disk.0.borrow().2.len(), 1, "one sealed generation is left");
         assert!(disk.0.borrow().1.keys().all(|k| k >> 32 == 2));
+    }
+
+    #[test]
+    fn a_generation_that_ages_out_before_its_sealing_was_written_leaves_no_log_behind() {
+        let disk = Disk::default();
+        let mut dedup = Dedup::new(500);
+        for n in 0..400 {
+            dedup.insert(key(n), known(n), Timestamp(0));
+        }
+        disk.checkpoint(&mut dedup);
+        for n in 400..600 {
+            dedup.insert(key(n), known(n), Timestamp(0));
+        }
+        dedup.expire(Timestamp::from_seconds(1_000), Duration::from_secs(10));
+        disk.checkpoint(&mut dedup);
+        assert!(disk.0.borrow().0.keys().all(|k| k >> 32 == 1), "only the open generation has a log");
+        assert_eq!(disk.load(500, dedup.newest()).len(), 100);
     }
 
     proptest! {
