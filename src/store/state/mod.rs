@@ -462,7 +462,8 @@ impl State {
         self.tasks_changed.insert(key.clone());
         match self.tasks.get_mut(&key) {
             Some(task) => {
-                task.last = record;
+                // a dead letter that is tried again asks for an older record
+                task.last = task.last.max(record);
                 task.need.from = match (task.need.from, need.from) {
                     (Some(a), Some(b)) => Some(a.min(b)),
                     (from, None) | (None, from) => from,
