@@ -39,6 +39,17 @@ pub fn source_key(source: u16, name: &str) -> Vec<u8> {
     [&source.to_be_bytes()[..], name.as_bytes()].concat()
 }
 
+/// The byte that a word of a closed set is stored as.
+fn byte_of<T: Copy + PartialEq>(all: &[(u8, T, &str)], value: T) -> u8 {
+    all.iter().find(|(_, known, _)| *known == value).map_or(0, |(byte, _, _)| *byte)
+}
+
+/// The word that a byte stands for.
+fn of_byte<T: Copy>(all: &[(u8, T, &str)], byte: u8, what: &str) -> Result<T, StoreError> {
+    let found = all.iter().find(|(known, _, _)| *known == byte).map(|(_, value, _)| *value);
+    found.ok_or_else(|| StoreError::Row(format!("{what} {byte} is not known")))
+}
+
 fn value(w: &mut Writer, value: Value) {
     match value {
         Value::Tracked(q) => w.u8(1).signed(q.micros()),
@@ -107,7 +118,7 @@ pub fn encode_audit(e: &Entry, link: &Link) -> Vec<u8> {
     w.raw(link).count(e.ledger).time(e.at).text(&e.warehouse).text(&e.sku);
     w.option(e.before, value);
     value(&mut w, e.after);
-    let rule = Rule::ALL.iter().find(|(_, rule, _)| *rule == e.rule).map_or(0, |(byte, _, _)| *byte);
+    let rule = byte_of(Rule::ALL, e.rule);
     w.u8(rule).text(&e.source).count(e.record).text(&e.delivery).count(e.previous);
     w.finish()
 }
@@ -122,8 +133,7 @@ pub fn decode_audit(bytes: &[u8]) -> Result<(Entry, Link), StoreError> {
     let before = r.option("before", read_value)?;
     let after = read_value(&mut r)?;
     let byte = r.u8("rule")?;
-    let rule = Rule::ALL.iter().find(|(b, _, _)| *b == byte).map(|(_, rule, _)| *rule);
-    let rule = rule.ok_or_else(|| StoreError::Row(format!("rule {byte} is not known")))?;
+    let rule = of_byte(Rule::ALL, byte, "rule")?;
     let source = r.text("source")?.to_owned();
     let record = r.count("record")?;
     let (delivery, previous) = (r.text("delivery")?.to_owned(), r.count("previous")?);
@@ -153,7 +163,7 @@ pub struct IgnoredRow {
 /// Bytes of an ignored report.
 pub fn encode_ignored(row: &IgnoredRow) -> Vec<u8> {
     let mut w = Writer::with_capacity(64);
-    let reason = Ignored::ALL.iter().find(|(_, r, _)| *r == row.reason).map_or(0, |(byte, _, _)| *byte);
+    let reason = byte_of(Ignored::ALL, row.reason);
     w.time(row.at).count(u64::from(row.source)).option(row.said, value);
     w.u8(reason).count(row.record).text(&row.delivery).count(row.previous);
     w.finish()
@@ -165,8 +175,7 @@ pub fn decode_ignored(bytes: &[u8]) -> Result<IgnoredRow, StoreError> {
     let (at, source) = (r.time("time")?, r.small("source")?);
     let said = r.option("said", read_value)?;
     let byte = r.u8("reason")?;
-    let reason = Ignored::ALL.iter().find(|(b, _, _)| *b == byte).map(|(_, reason, _)| *reason);
-    let reason = reason.ok_or_else(|| StoreError::Row(format!("reason {byte} is not known")))?;
+    let reason = of_byte(Ignored::ALL, byte, "reason")?;
     let (record, delivery, previous) = (r.count("record")?, r.text("delivery")?.to_owned(), r.count("previous")?);
     r.end("ignored report")?;
     Ok(IgnoredRow { at, source, said, reason, record, delivery, previous })
@@ -268,7 +277,7 @@ pub struct DeadLetter {
 /// Bytes of a dead letter.
 pub fn encode_dead(d: &DeadLetter) -> Vec<u8> {
     let mut w = Writer::with_capacity(256);
-    let cause = Cause::ALL.iter().find(|(_, c, _)| *c == d.cause).map_or(0, |(byte, _, _)| *byte);
+    let cause = byte_of(Cause::ALL, d.cause);
     w.time(d.at).count(u64::from(d.source)).u8(cause).text(&d.detail).count(d.record).text(&d.waits_for).count(d.replaces);
     match &d.remains {
         Remains::Record(bytes) => {
@@ -286,8 +295,7 @@ pub fn encode_dead(d: &DeadLetter) -> Vec<u8> {
 pub fn decode_dead(bytes: &[u8]) -> Result<DeadLetter, StoreError> {
     let mut r = Reader::new(bytes);
     let (at, source, byte) = (r.time("time")?, r.small("source")?, r.u8("cause")?);
-    let cause = Cause::ALL.iter().find(|(b, _, _)| *b == byte).map(|(_, cause, _)| *cause);
-    let cause = cause.ok_or_else(|| StoreError::Row(format!("cause {byte} is not known")))?;
+    let cause = of_byte(Cause::ALL, byte, "cause")?;
     let (detail, record) = (r.text("detail")?.to_owned(), r.count("record")?);
     let (waits_for, replaces) = (r.text("waits for")?.to_owned(), r.count("replaces")?);
     let remains = match r.u8("remains")? {
