@@ -23,11 +23,17 @@ use crate::types::Secret;
 
 /// Make the data directory, for its owner only, unless it is there.
 pub fn make_data_directory(path: &Path) -> Result<(), StartError> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|error| StartError::DataDirectory(format!("the data directory {} cannot be made: {error}", path.display())))
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).and_then(|()| {
+        // its name must survive a power cut, like what will be in it
+        let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        match std::fs::File::open(parent) {
+            Ok(parent) => parent.sync_all(),
+            // somebody else's directory: whoever made ours in it has seen to its name
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            Err(error) => Err(error),
+        }
+    });
+    made.map_err(|error| StartError::DataDirectory(format!("the data directory {} cannot be made: {error}", path.display())))
 }
 
 /// Open the state. One that is beyond repair is set aside; one that is not there is begun from the last snapshot, when there is

@@ -188,7 +188,8 @@ impl Journal {
     /// has folded already. A journal that ends below it was lost or replaced, and its numbers must not be given twice.
     pub fn open(data: &Path, cache: usize, floor: Seq) -> Result<Self, StoreError> {
         let directory = super::journal_path(data);
-        std::fs::create_dir_all(&directory).map_err(|error| StoreError::Io(format!("{}: {error}", directory.display())))?;
+        let made = std::fs::create_dir_all(&directory).and_then(|()| std::fs::File::open(data)?.sync_all());
+        made.map_err(|error| StoreError::Io(format!("{}: {error}", directory.display())))?;
         let shared = Shared {
             directory,
             cache,
@@ -342,6 +343,8 @@ impl Shared {
             segments.push(Segment { first, bytes: entry.metadata().map_err(|e| self.io(&e))?.len(), newest: None });
         }
         segments.sort_unstable_by_key(|s| s.first);
+        // a segment that was renamed just before a failure must not be written under a name that a power cut takes away
+        self.sync_directory()?;
         let (database, head, filled) = if let Some(last) = segments.last() {
             let database = super::open(&self.path_of(last.first), self.cache)?;
             let read = database.begin_read()?;

@@ -117,7 +117,7 @@ impl Committer {
     /// Close the newest segment and go on in a new one.
     fn begin_segment(&self, first: Seq) -> Result<(), StoreError> {
         let (database, segment) = self.shared.make_segment(first)?;
-        // a reader that looks in between finds a segment list that is one short, and nothing new in it yet
+        // both at once: a reader holds the first lock while it walks the list
         let mut newest = self.shared.newest.write().unwrap_or_else(PoisonError::into_inner);
         let mut segments = self.shared.segments.write().unwrap_or_else(PoisonError::into_inner);
         *newest = Some(database);
