@@ -10,7 +10,7 @@ use crate::store::codec::decode_record;
 use crate::store::rows::{Cause, DeadLetter, IgnoredRow, ParkedFact, PositionKey, Remains};
 use crate::store::state::State;
 use crate::time::Timestamp;
-use crate::types::{Change, Fact, Message, Observation, Place, RecordBody, Seq, Sku, Stamp, Standing};
+use crate::types::{Change, Fact, Message, Observation, Place, RecordBody, Seq, Sku, Stamp, Standing, Unreadable};
 
 /// Where a fact came from.
 pub(super) struct Origin<'a> {
@@ -26,6 +26,14 @@ pub(super) struct Origin<'a> {
     pub(super) first_part: u32,
     /// It is the platform's own answer: never ask again because of it.
     pub(super) fetched: bool,
+}
+
+/// A record with more than can be numbered is kept whole, as one dead letter, rather than cut.
+pub(super) fn bounded(observations: Vec<Observation>) -> Result<Vec<Observation>, Unreadable> {
+    if observations.len() > FACTS_PER_RECORD {
+        return Err(Unreadable(format!("{} facts in one message: at most {FACTS_PER_RECORD} are read", observations.len())));
+    }
+    Ok(observations)
 }
 
 /// Where the facts of an answer rank within the record that was the journal's head when they were asked for: after that
@@ -47,11 +55,7 @@ impl Folder {
         tally: &mut Tally,
     ) -> Result<bool, StoreError> {
         let (mut facts, mut repeats) = (0, 0);
-        if observations.len() > FACTS_PER_RECORD {
-            let detail = format!("{} facts in one message; at most {FACTS_PER_RECORD} are taken", observations.len());
-            tally.dead.push((origin.source.name.clone(), Cause::OutOfRange, detail));
-        }
-        for (part, observation) in (0_u32..).zip(observations.into_iter().take(FACTS_PER_RECORD)) {
+        for (part, observation) in (0_u32..).zip(observations) {
             match observation {
                 Observation::Fact(fact) => {
                     facts += 1;
@@ -368,7 +372,7 @@ impl Folder {
         };
         let origin =
             Origin { source, record, at, arrival, label: &label, digest, by_content: false, first_part, fetched: true };
-        match observations {
+        match observations.and_then(bounded) {
             Ok(observations) => drop(self.observe(state, &origin, observations, tally)?),
             Err(unreadable) => {
                 let again = DeadLetter { detail: clip(unreadable.0), cause: Cause::Unreadable, ..letter.clone() };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::facts::{Origin, answered_part, note_ignored};
+use super::facts::{Origin, answered_part, bounded, note_ignored};
 use super::rules::Rules;
 use crate::limits::{CAUSE_MAX_BYTES, PAGE_ROWS_MAX};
 use crate::metrics::DeliveryResult;
@@ -132,7 +132,7 @@ impl Folder {
             }
             state.remember_delivery(key, Known { digest: delivery.body_digest, record: seq }, at);
         }
-        match source.adapter.parse(&message) {
+        match source.adapter.parse(&message).and_then(bounded) {
             Err(unreadable) => {
                 state.source_row(number).accepted += 1;
                 tally.delivery(delivery.source, DeliveryResult::Accepted);
@@ -163,7 +163,7 @@ impl Folder {
             state.answered(number, &fetched.need.key, fetched.answers);
         }
         let Some(source) = self.rules.sources.get(fetched.source) else { return Ok(()) };
-        match source.adapter.read(&fetched.need, fetched.sent_at, fetched.body) {
+        match source.adapter.read(&fetched.need, fetched.sent_at, fetched.body).and_then(bounded) {
             Err(unreadable) => {
                 bury_record(state, number, seq, at, Cause::Unreadable, unreadable.0, bytes, fetched.source, tally);
             }

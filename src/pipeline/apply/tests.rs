@@ -293,6 +293,20 @@ fn what_cannot_be_read_is_a_dead_letter_with_its_record() {
 }
 
 #[test]
+fn an_answer_with_too_many_facts_is_kept_whole_and_not_cut() {
+    let mut b = Bench::new();
+    let row = r#"{"quantityAvailable":1,"quantity":1,"variant":{"id":1,"code":"X"},"office":{"id":"1"}}"#;
+    let body = format!("{{\"items\":[{}]}}", vec![row; crate::limits::FACTS_PER_RECORD + 1].join(","));
+    let need = Need { key: "stock/1/1".into(), from: None };
+    let fetched = Fetched { source: "bsale", need, answers: 1, sent_at: at(1), page: 0, last: true, body: body.as_bytes() };
+    b.feed(&[record(1, RecordBody::Fetched(fetched))]);
+    assert_eq!(b.level("hall", "X"), None);
+    let letters = b.state.dead_letters(0, None, 10).expect("reads");
+    assert!(letters[0].1.detail.starts_with("200001 facts in one message"), "{}", letters[0].1.detail);
+    assert!(matches!(&letters[0].1.remains, Remains::Record(bytes) if bytes.len() > body.len()));
+}
+
+#[test]
 fn a_retried_dead_letter_acts_as_the_delivery_would_have() {
     let mut b = Bench::new();
     b.feed(&[shop(1, "d1", 10, 1, 5, 1), shop(2, "d1", 10, 1, 6, 2)]);
