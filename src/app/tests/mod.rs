@@ -1,5 +1,7 @@
 //! A state that is gone or damaged.
 
+mod crash;
+
 use std::path::Path;
 
 use crate::pipeline::apply::refold;

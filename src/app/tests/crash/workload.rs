@@ -1,0 +1,330 @@
+//! A store at work: deliveries, some of them twice, folded, checkpointed, aged out; stopped, killed, cut off.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+
+use super::Random;
+use crate::pipeline::apply::{Folder, Tally};
+use crate::store::codec::encode_record;
+use crate::store::disk::Disk;
+use crate::store::disk::lying::{Image, LyingDisk, Op, Platter};
+use crate::store::journal::{Appender, Journal, Pending, Retention};
+use crate::store::open_state_on;
+use crate::store::state::State;
+use crate::time::Timestamp;
+use crate::types::{Delivery, DeliveryKey, HeaderList, Record, RecordBody, Seq};
+
+/// Where the data lies on the lying disk.
+pub(super) const DATA: &str = "data";
+/// Page caches: a reopened file must not be larger than its cache, or the reads would be what is tested.
+pub(super) const CACHE: usize = 1 << 20;
+/// Keys in a dedup generation: small, so that they are sealed and dropped.
+pub(super) const GENERATION: usize = 12;
+/// Bytes of records in a segment: small, so that there are many.
+const SEGMENT_BYTES: u64 = 2500;
+/// Bytes of the journal that are kept at most: a few files, or the newest alone.
+const KEPT_BYTES: [u64; 3] = [1, 150_000, 2_500_000];
+/// Batches of one life.
+const BATCHES: u64 = 24;
+const LIVES: u64 = 3;
+
+/// A record, and what it must come to.
+#[derive(Debug, Clone)]
+pub(super) struct Sent {
+    pub(super) bytes: Vec<u8>,
+    /// The delivery's id, its SKU and by how much it moves the level; `None`: it moves nothing.
+    pub(super) moves: Option<(u64, u64, i64)>,
+}
+
+/// From one power cut to the next.
+pub(super) struct Life {
+    /// What the cut before left.
+    pub(super) base: Image,
+    /// What was asked of the disk.
+    pub(super) log: Vec<Op>,
+    /// The recovery was done at this moment.
+    pub(super) recovered: usize,
+    /// From this moment on records up to this one were acknowledged.
+    pub(super) acked: Vec<(usize, Seq)>,
+    /// From this moment on records up to this one may be in the journal.
+    pub(super) sent: Vec<(usize, Seq)>,
+    /// Every record by number, from 1.
+    pub(super) records: Vec<Sent>,
+    /// Digest of the state that has folded so many of them.
+    pub(super) digests: Vec<[u8; 32]>,
+}
+
+impl Life {
+    /// The last value that holds at a moment.
+    pub(super) fn at(list: &[(usize, Seq)], moment: usize) -> Seq {
+        list.iter().take_while(|(from, _)| *from <= moment).last().map_or(0, |(_, seq)| *seq)
+    }
+}
+
+pub(super) struct Workload {
+    pub(super) lives: Vec<Life>,
+}
+
+impl Workload {
+    pub(super) fn run(seed: u64) -> Self {
+        let mut random = Random::new(seed, 1);
+        let mut lives: Vec<Life> = Vec::new();
+        let mut base = Image::default();
+        let (mut records, mut acked, mut folded) = (Vec::new(), 0, Reference::default());
+        for life in 0..LIVES {
+            let life = live(base, records, acked, &mut folded, 1000 * life, &mut random);
+            // the cut that the next life begins with
+            let at = usize::try_from(random.below(life.log.len() as u64 + 1)).expect("fits");
+            let mut platter = Platter::new(life.base.clone());
+            life.log[..at].iter().for_each(|op| platter.play(op));
+            base = platter.image(&mut |bound| random.below(bound));
+            (records, acked) = (life.records.clone(), Life::at(&life.acked, at));
+            lives.push(life);
+        }
+        Self { lives }
+    }
+}
+
+/// The store, open.
+struct Running {
+    state: State,
+    folder: Folder,
+    journal: Journal,
+    appender: Appender,
+    thread: JoinHandle<()>,
+    /// The writer waits in its callback after a commit, so that what is queued meanwhile is one batch.
+    committed: Receiver<()>,
+    go_on: SyncSender<()>,
+    held: bool,
+}
+
+impl Running {
+    fn open(disk: &Arc<dyn Disk>) -> Self {
+        let data = Path::new(DATA);
+        let mut state = open_state_on(disk, data, CACHE, GENERATION).expect("opens");
+        let journal = Journal::open_on(Arc::clone(disk), data, CACHE, state.meta.cursor).expect("opens");
+        let folder = Folder::new(&mut state);
+        let (entered, committed) = sync_channel(1);
+        let (go_on, wait) = sync_channel(1);
+        let callback = move |_| {
+            if entered.send(()).is_ok() {
+                // the other end gone means the same as being let go
+                drop(wait.recv());
+            }
+        };
+        let (appender, thread) = journal.start_with(64, SEGMENT_BYTES, callback).expect("starts");
+        let mut running = Self { state, folder, journal, appender, thread, committed, go_on, held: false };
+        running.fold();
+        running
+    }
+
+    fn let_go(&mut self) {
+        if std::mem::take(&mut self.held) {
+            self.go_on.send(()).expect("the writer waits");
+        }
+    }
+
+    /// Append records in one commit; a writer that is not held gets one record.
+    fn append(&mut self, records: &[Sent]) -> Seq {
+        let waiting: Vec<Pending> =
+            records.iter().map(|sent| self.appender.append(sent.bytes.clone()).expect("room")).collect();
+        self.let_go();
+        self.committed.recv().expect("commits");
+        self.held = true;
+        waiting.into_iter().map(|pending| pending.durable_blocking().expect("durable")).last().expect("a record")
+    }
+
+    fn fold(&mut self) {
+        let records = self.journal.read(self.state.meta.cursor + 1, usize::MAX, usize::MAX).expect("reads");
+        for (seq, bytes) in records {
+            self.folder.fold(&mut self.state, seq, &bytes, &mut Tally::default()).expect("folds");
+        }
+    }
+
+    fn checkpoint(&mut self) {
+        self.state.checkpoint().expect("writes");
+        self.state.checkpointed().expect("reads");
+    }
+
+    fn retain(&mut self, max_bytes: u64) {
+        self.fold();
+        self.checkpoint();
+        self.state.snapshot().expect("copies");
+        self.let_go();
+        let folded = self.state.meta.cursor;
+        let what = Retention { before: Timestamp(i64::MIN), max_bytes, folded, only_look: false };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(self.appender.retain(what));
+    }
+
+    /// End the writer, then the rest.
+    fn close(self) {
+        let Self { state, journal, appender, thread, committed, go_on, .. } = self;
+        drop((appender, committed, go_on));
+        thread.join().expect("ends");
+        journal.close();
+        drop(state);
+    }
+}
+
+fn live(
+    base: Image,
+    mut records: Vec<Sent>,
+    acked: Seq,
+    folded: &mut Reference,
+    from_second: u64,
+    random: &mut Random,
+) -> Life {
+    let lying = LyingDisk::holding(base.clone());
+    let disk: Arc<dyn Disk> = Arc::new(lying.clone());
+    let mut sent_list = vec![(0, records.len() as Seq)];
+    let mut acked = vec![(0, acked)];
+    let mut running = Running::open(&disk);
+    let head = running.journal.head();
+    records.truncate(usize::try_from(head).expect("fits"));
+    let recovered = lying.moment();
+    for batch in 0..BATCHES {
+        let count = if running.held { 1 + random.below(7) } else { 1 };
+        for i in 0..count {
+            let second = from_second + batch * 10 + i;
+            let next = make_record(second, &records, random);
+            records.push(next);
+        }
+        let first = records.len() - usize::try_from(count).expect("few");
+        sent_list.push((lying.moment(), records.len() as Seq));
+        let seq = running.append(&records[first..]);
+        acked.push((lying.moment(), seq));
+        assert_eq!(seq, records.len() as Seq, "numbers go on without a gap");
+        match random.below(16) {
+            0..=2 => running.fold(),
+            3..=6 => {
+                running.fold();
+                running.checkpoint();
+            }
+            7 | 8 => running.retain(KEPT_BYTES[usize::try_from(random.below(3)).expect("few")]),
+            9 => {
+                running.close();
+                running = Running::open(&disk);
+            }
+            10 => {
+                lying.kill();
+                running.close();
+                running = Running::open(&disk);
+            }
+            _ => {}
+        }
+    }
+    running.close();
+    folded.go_on(&records);
+    Life {
+        base,
+        log: lying.log(),
+        recovered,
+        acked,
+        // after the cut fewer may be in the journal than were sent: this life's list begins with what was sent before
+        sent: sent_list,
+        digests: folded.digests.clone(),
+        records,
+    }
+}
+
+/// The policy first, then movements: new ones, some sent before, some that cannot be read.
+fn make_record(second: u64, before: &[Sent], random: &mut Random) -> Sent {
+    let encode = |body| {
+        let at = Timestamp::from_seconds(1_700_000_000 + second.cast_signed());
+        encode_record(&Record { at, body })
+    };
+    if before.is_empty() {
+        return Sent { bytes: encode(RecordBody::Policy(policy())), moves: None };
+    }
+    let again = before.iter().rev().take(10).filter_map(|sent| sent.moves).nth(usize::try_from(random.below(8)).expect("few"));
+    let moves = match (again, random.below(5)) {
+        (Some(again), 0) => again,
+        _ => (random.below(1 << 60), random.below(9), random.below(40).cast_signed() - 20),
+    };
+    let (id, sku, by) = moves;
+    let (label, unreadable) = (id.to_string(), id % 11 == 0);
+    let filler = "x".repeat(usize::try_from(id % 7).expect("few") * 40);
+    let body = if unreadable {
+        format!(r#"{{"sku":"S{sku}","n":"many","f":"{filler}"}}"#)
+    } else {
+        format!(r#"{{"sku":"S{sku}","n":{by},"f":"{filler}"}}"#)
+    };
+    let digest = ring::digest::digest(&ring::digest::SHA256, label.as_bytes());
+    let delivery = Delivery {
+        source: "gen",
+        key: DeliveryKey::Named(digest.as_ref()[..16].try_into().expect("16 bytes")),
+        body_digest: digest.as_ref()[16..24].try_into().expect("8 bytes"),
+        label: &label,
+        query: "",
+        headers: HeaderList(vec![("x-id", &label)]),
+        body: body.as_bytes(),
+    };
+    Sent { bytes: encode(RecordBody::Delivery(delivery)), moves: (!unreadable).then_some(moves) }
+}
+
+fn policy() -> &'static str {
+    static POLICY: OnceLock<String> = OnceLock::new();
+    POLICY.get_or_init(|| {
+        let text = serde_json::json!({
+            "v": 1,
+            "sources": {"gen": {
+                "kind": "generic", "api": false, "warehouse": "hall", "locations": {}, "items": {},
+                "settings": {"identity": {"header": "x-id"}, "map": {"sku": "/sku", "quantity": "/n", "mode": "delta"}}
+            }},
+            "warehouses": {"hall": {"authority": [], "low": "2"}},
+        });
+        crate::stock::policy::Policy::from_json(&text.to_string()).expect("a good policy").to_canonical()
+    })
+}
+
+/// The fold of the records on a disk that is never cut, checkpointed after each.
+#[derive(Default)]
+struct Reference {
+    records: Vec<Vec<u8>>,
+    digests: Vec<[u8; 32]>,
+    images: Vec<Image>,
+}
+
+impl Reference {
+    /// Fold these; where they begin like the last ones, go on from there.
+    fn go_on(&mut self, records: &[Sent]) {
+        let same = self.records.iter().zip(records).take_while(|(a, b)| **a == b.bytes).count();
+        self.records.truncate(same);
+        self.digests.truncate(same + 1);
+        self.images.truncate(same + 1);
+        let lying = LyingDisk::holding(self.images.last().cloned().unwrap_or_default());
+        let mut state =
+            State::open_on(Arc::new(lying.clone()), Path::new(DATA), CACHE, GENERATION).expect("opens");
+        let mut folder = Folder::new(&mut state);
+        if self.digests.is_empty() {
+            state.checkpoint().expect("writes");
+            state.checkpointed().expect("reads");
+            self.digests.push(state.digest().expect("reads"));
+            self.images.push(lying.now());
+        }
+        for (seq, sent) in (1..).zip(records).skip(same) {
+            folder.fold(&mut state, seq, &sent.bytes, &mut Tally::default()).expect("folds");
+            state.checkpoint().expect("writes");
+            state.checkpointed().expect("reads");
+            self.records.push(sent.bytes.clone());
+            self.digests.push(state.digest().expect("reads"));
+            self.images.push(lying.now());
+        }
+    }
+}
+
+/// Movements of the first records, each delivery once: what the levels must be.
+pub(super) fn levels(records: &[Sent]) -> std::collections::BTreeMap<u64, i64> {
+    let mut seen = BTreeSet::new();
+    let mut levels = std::collections::BTreeMap::new();
+    for (id, sku, by) in records.iter().filter_map(|sent| sent.moves) {
+        if seen.insert(id) {
+            *levels.entry(sku).or_default() += by;
+        }
+    }
+    levels
+}
