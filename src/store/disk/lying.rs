@@ -420,7 +420,8 @@ fn lie_about_content(content: &mut Content, ops: &[Op], share: u64, grain: usize
                 let mut at = 0;
                 while at < data.len() {
                     // to the next boundary of the disk's sectors
-                    let end = if grain == usize::MAX { data.len() } else { data.len().min(at + grain - (offset + at) % grain) };
+                    let end =
+                        if grain == usize::MAX { data.len() } else { data.len().min(at + grain - (offset + at) % grain) };
                     if dice(100) < share {
                         parts.push((offset + at, &data[at..end]));
                     }

@@ -166,6 +166,8 @@ impl Committer {
             }
             if !what.only_look {
                 self.shared.remove(segment.first)?;
+                // one by one, oldest first: a power cut must not leave a hole between two segments
+                self.shared.sync_directory()?;
             }
             total -= segment.bytes;
             aged = Aged { bytes: aged.bytes + segment.bytes, last };
@@ -173,7 +175,6 @@ impl Committer {
         }
         if gone > 0 && !what.only_look {
             self.shared.segments.write().unwrap_or_else(PoisonError::into_inner).drain(..gone);
-            self.shared.sync_directory()?;
             tracing::info!(segments = gone, bytes = aged.bytes, "raw deliveries aged out");
         }
         Ok(aged)

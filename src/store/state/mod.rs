@@ -216,8 +216,7 @@ impl State {
     /// The same on another disk.
     pub fn open_on(disk: Arc<dyn Disk>, data: &Path, cache: usize, generation: usize) -> Result<Self, StoreError> {
         let path = super::state_path(data);
-        let database = super::open(&*disk, &path, cache)?;
-        make_tables(&database)?;
+        let database = open_or_make(&*disk, &path, cache)?;
         let read = database.begin_read()?;
         let (meta, dedup_newest) = match read.open_table(META)?.get("state")? {
             Some(row) => Meta::decode(row.value())?,
@@ -491,6 +490,24 @@ impl State {
             self.tasks_changed.insert(key);
         }
     }
+}
+
+/// Open the file. One that is not there is made whole under another name first: a power cut leaves no half of one.
+fn open_or_make(disk: &dyn Disk, path: &Path, cache: usize) -> Result<Database, StoreError> {
+    let io = |error: std::io::Error| StoreError::Io(format!("{}: {error}", path.display()));
+    if disk.length(path).map_err(io)?.is_some() {
+        let database = super::open(disk, path, cache)?;
+        make_tables(&database)?;
+        return Ok(database);
+    }
+    let unfinished = path.with_extension("unfinished");
+    if disk.length(&unfinished).map_err(io)?.is_some() {
+        disk.remove(&unfinished).map_err(io)?;
+    }
+    let database = super::open(disk, &unfinished, cache)?;
+    make_tables(&database)?;
+    disk.rename(&unfinished, path).and_then(|()| disk.sync_directory(disk::directory_of(path))).map_err(io)?;
+    Ok(database)
 }
 
 /// Make the tables, unless they are there: a start must not need room on the disk.

@@ -12,11 +12,15 @@ mod judge;
 mod workload;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use self::judge::judge;
-use self::workload::{Life, Workload};
-use crate::store::disk::lying::{Op, Platter};
+use self::judge::{judge, recover_and_fold};
+use self::workload::{DATA, Life, Workload};
+use crate::store::disk::Disk;
+use crate::store::disk::lying::{Image, LyingDisk, Op, Platter};
+use crate::store::state_path;
 
 /// Images that every `cargo test` checks.
 const IMAGES: u64 = 2000;
@@ -63,10 +67,15 @@ impl Cut {
 
 /// Make and judge images of one workload; `Err`: the first image that fails, and why. `played` says which operations the
 /// disk takes seriously: a control takes some away.
-fn check(workload: &Workload, numbers: impl Iterator<Item = u64>, played: impl Fn(&Life, usize) -> bool) -> Result<(), String> {
+fn check(
+    workload: &Workload,
+    numbers: impl Iterator<Item = u64>,
+    played: impl Fn(&Life, usize) -> bool,
+) -> Result<(), String> {
     let mut cuts: Vec<Cut> = numbers.map(|number| Cut::new(number, workload)).collect();
     cuts.sort_by_key(|cut| (cut.life, cut.at));
-    let mut platters: Vec<(usize, Platter)> = workload.lives.iter().map(|life| (0, Platter::new(life.base.clone()))).collect();
+    let mut platters: Vec<(usize, Platter)> =
+        workload.lives.iter().map(|life| (0, Platter::new(life.base.clone()))).collect();
     for mut cut in cuts {
         let life = &workload.lives[cut.life];
         let (done, platter) = &mut platters[cut.life];
@@ -77,9 +86,14 @@ fn check(workload: &Workload, numbers: impl Iterator<Item = u64>, played: impl F
         }
         *done = cut.at;
         let image = platter.image(&mut |bound| cut.random.below(bound));
-        let judged = catch_unwind(AssertUnwindSafe(|| judge(image, life, cut.at, &mut cut.random)));
+        let judged = catch_unwind(AssertUnwindSafe(|| {
+            // one in four: another cut while the first is recovered from
+            let image = if cut.random.below(4) == 0 { cut_recovery(image, &mut cut.random) } else { image };
+            judge(image, life, cut.at, &mut cut.random)
+        }));
         let judged = judged.unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+            let text =
+                panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
             Err(format!("panicked: {}", text.unwrap_or_default()))
         });
         judged.map_err(|why| {
@@ -88,6 +102,21 @@ fn check(workload: &Workload, numbers: impl Iterator<Item = u64>, played: impl F
         })?;
     }
     Ok(())
+}
+
+/// Begin to recover, and lose power while at it.
+fn cut_recovery(mut image: Image, random: &mut Random) -> Image {
+    if random.below(4) == 0 {
+        // the state is rebuilt
+        image.remove(&state_path(Path::new(DATA)));
+    }
+    let lying = LyingDisk::holding(image.clone());
+    recover_and_fold(&(Arc::new(lying.clone()) as Arc<dyn Disk>));
+    let log = lying.log();
+    let mut platter = Platter::new(image);
+    let at = usize::try_from(random.below(log.len() as u64 + 1)).expect("fits");
+    log[..at].iter().for_each(|op| platter.play(op));
+    platter.image(&mut |bound| random.below(bound))
 }
 
 fn number_from_environment(name: &str) -> Option<u64> {

@@ -240,7 +240,8 @@ fn make_record(second: u64, before: &[Sent], random: &mut Random) -> Sent {
     if before.is_empty() {
         return Sent { bytes: encode(RecordBody::Policy(policy())), moves: None };
     }
-    let again = before.iter().rev().take(10).filter_map(|sent| sent.moves).nth(usize::try_from(random.below(8)).expect("few"));
+    let again =
+        before.iter().rev().take(10).filter_map(|sent| sent.moves).nth(usize::try_from(random.below(8)).expect("few"));
     let moves = match (again, random.below(5)) {
         (Some(again), 0) => again,
         _ => (random.below(1 << 60), random.below(9), random.below(40).cast_signed() - 20),
@@ -297,8 +298,7 @@ impl Reference {
         self.digests.truncate(same + 1);
         self.images.truncate(same + 1);
         let lying = LyingDisk::holding(self.images.last().cloned().unwrap_or_default());
-        let mut state =
-            State::open_on(Arc::new(lying.clone()), Path::new(DATA), CACHE, GENERATION).expect("opens");
+        let mut state = State::open_on(Arc::new(lying.clone()), Path::new(DATA), CACHE, GENERATION).expect("opens");
         let mut folder = Folder::new(&mut state);
         if self.digests.is_empty() {
             state.checkpoint().expect("writes");
