@@ -126,6 +126,29 @@ fn describe() {
         "stockgate_journal_commit_failures_total",
         "Journal commits that failed; acknowledgement stops at each."
     );
+    describe_counter!(
+        "stockgate_journal_repairs_total",
+        "Damaged journal segments that were set aside and replaced by what could be read of them."
+    );
+    describe_gauge!(
+        "stockgate_journal_lost_records",
+        "Records that damage has taken from the journal that is kept; /api/v1/status says which."
+    );
+    describe_counter!(
+        "stockgate_fold_skipped_records_total",
+        "Journal records that were gone before they were folded: levels lack what they said."
+    );
+    describe_counter!(
+        "stockgate_state_rebuilds_total",
+        "States that were damaged, set aside and begun again from the snapshot or the journal."
+    );
+    for counter in [
+        counter!("stockgate_journal_repairs_total"),
+        counter!("stockgate_fold_skipped_records_total"),
+        counter!("stockgate_state_rebuilds_total"),
+    ] {
+        counter.increment(0);
+    }
     describe_gauge!("stockgate_journal_head", "Sequence number of the newest journal record.");
     describe_gauge!("stockgate_fold_lag_records", "Journal records not yet folded into the stock.");
     describe_gauge!("stockgate_fold_lag_seconds", Unit::Seconds, "Age of the oldest record not yet folded; 0 when none.");
@@ -245,6 +268,26 @@ pub fn journal_head(head: u64) {
 /// A journal commit that failed.
 pub fn journal_commit_failed() {
     counter!("stockgate_journal_commit_failures_total").increment(1);
+}
+
+/// A damaged journal segment was mended.
+pub fn journal_repaired() {
+    counter!("stockgate_journal_repairs_total").increment(1);
+}
+
+/// Records that the journal has lost to damage.
+pub fn journal_lost(records: u64) {
+    gauge!("stockgate_journal_lost_records").set(float(records));
+}
+
+/// Records that the fold could not read any more.
+pub fn fold_skipped(records: u64) {
+    counter!("stockgate_fold_skipped_records_total").increment(records);
+}
+
+/// A damaged state was set aside.
+pub fn state_rebuilt() {
+    counter!("stockgate_state_rebuilds_total").increment(1);
 }
 
 /// Records waiting for the next commit.

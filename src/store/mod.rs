@@ -79,12 +79,31 @@ macro_rules! io_errors {
     ($($kind:ty),*) => {$(
         impl From<$kind> for StoreError {
             fn from(error: $kind) -> Self {
-                Self::Io(error.to_string())
+                of_redb(error.into())
             }
         }
     )*};
 }
 io_errors!(redb::StorageError, redb::TableError, redb::TransactionError, redb::CommitError, redb::SetDurabilityError);
+
+/// Tell damage from a disk that fails: pages that are not there and trees that do not hold together are the file's fault.
+fn of_redb(error: redb::Error) -> StoreError {
+    match error {
+        redb::Error::Io(io) if is_damage(&io) => StoreError::Row(io.to_string()),
+        redb::Error::Io(_)
+        | redb::Error::PreviousIo
+        | redb::Error::DatabaseAlreadyOpen
+        | redb::Error::DatabaseClosed
+        | redb::Error::LockPoisoned(_)
+        | redb::Error::ValueTooLarge(_) => StoreError::Io(error.to_string()),
+        damage => StoreError::Row(damage.to_string()),
+    }
+}
+
+fn is_damage(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::InvalidInput | ErrorKind::UnexpectedEof)
+}
 
 /// The directory of the journal's segments in a data directory.
 pub fn journal_path(data: &Path) -> PathBuf {
@@ -113,7 +132,7 @@ fn open(disk: &dyn Disk, path: &Path, cache: usize) -> Result<redb::Database, St
     let opened = disk.database(path, redb::Builder::new().set_cache_size(cache));
     let database = opened.map_err(|error| match error {
         redb::DatabaseError::DatabaseAlreadyOpen => StoreError::Locked(path.to_owned()),
-        redb::DatabaseError::Storage(redb::StorageError::Io(io)) if io.kind() != std::io::ErrorKind::InvalidData => {
+        redb::DatabaseError::Storage(redb::StorageError::Io(io)) if !is_damage(&io) => {
             StoreError::Io(format!("{}: {io}", path.display()))
         }
         other => StoreError::Damaged { file: path.to_owned(), cause: other.to_string() },

@@ -31,6 +31,7 @@ pub fn open_state_on(disk: &Arc<dyn Disk>, data: &Path, cache: usize, generation
             // a copy of the snapshot that does not open condemns the snapshot, and itself
             let damaged = if begun { &snapshot } else { &path };
             let aside = disk::set_aside(&**disk, damaged)?;
+            crate::metrics::state_rebuilt();
             tracing::error!(%error, aside = %aside.display(), "set aside: the state is rebuilt from the snapshot or the journal");
             if begun {
                 disk.remove(&path).map_err(|error| StoreError::Io(format!("{}: {error}", path.display())))?;

@@ -336,6 +336,7 @@ impl Worker {
                 && *first != state.meta.cursor + 1
             {
                 let (from, to) = (state.meta.cursor + 1, first - 1);
+                crate::metrics::fold_skipped(self.journal.lost_certainly(from, to));
                 tracing::warn!(
                     from,
                     to,

@@ -10,12 +10,16 @@ pub(crate) mod lying;
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use redb::{Builder, Database, DatabaseError};
 
 use super::StoreError;
+
+/// What is read at once of a file that is salvaged: a bad sector costs no more than the database's page that it is in.
+const PIECE: usize = 4096;
 
 /// A file of a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,8 +35,8 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// Open a database, or make one when the file is not there or empty.
     fn database(&self, path: &Path, builder: &Builder) -> Result<Database, DatabaseError>;
 
-    /// A whole file.
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// What can be read of a file; what the disk does not give is zeros.
+    fn salvage(&self, path: &Path) -> io::Result<Vec<u8>>;
 
     /// The files of a directory, in no order.
     fn list(&self, directory: &Path) -> io::Result<Vec<Entry>>;
@@ -70,8 +74,16 @@ impl Disk for RealDisk {
         builder.create(path)
     }
 
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        fs::read(path)
+    fn salvage(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let file = File::open(path)?;
+        let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+        let mut out = vec![0; length];
+        for (i, piece) in (0..).zip(out.chunks_mut(PIECE)) {
+            if file.read_exact_at(piece, i * PIECE as u64).is_err() {
+                piece.fill(0);
+            }
+        }
+        Ok(out)
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<Entry>> {

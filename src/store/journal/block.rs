@@ -4,9 +4,11 @@
 //! written again. So a batch is cut into blocks that fill whole pages: redb gives a row that is larger than a page pages of its
 //! own, a power of two of them, and never rewrites those when the next row comes.
 //!
-//! A block's key is the number of its first record; its bytes are the records, each behind its length (LEB128).
+//! A block's key is the number of its first record; its bytes are the records, each behind a length (LEB128) and a CRC-32 over
+//! its number and itself, which the length counts. redb's own checksums are looked at only when it repairs a file; this one
+//! is checked whenever a record is read, it tells damage from what is whole record by record, and it proves a record that is
+//! found in a file which redb cannot open any more.
 
-use crate::store::StoreError;
 use crate::store::codec::{Reader, count_bytes};
 use crate::types::Seq;
 
@@ -17,9 +19,20 @@ const ROW_BYTES: usize = 16;
 /// Pages in the largest block that is made by filling; one record that is larger gets a block to itself.
 const PAGES_MAX: usize = 16;
 
+/// Bytes of a checksum.
+const SUM_BYTES: usize = 4;
+
 /// Bytes of a record in its block.
 fn framed(record: &[u8]) -> usize {
-    count_bytes(record.len() as u64) + record.len()
+    let summed = SUM_BYTES + record.len();
+    count_bytes(summed as u64) + summed
+}
+
+fn checksum(seq: Seq, record: &[u8]) -> [u8; SUM_BYTES] {
+    let mut sum = flate2::Crc::new();
+    sum.update(&seq.to_le_bytes());
+    sum.update(record);
+    sum.sum().to_le_bytes()
 }
 
 /// How many of these records the next block takes, and its bytes. (0, 0) for none.
@@ -65,10 +78,10 @@ pub(super) fn cut(mut records: &[Vec<u8>]) -> impl Iterator<Item = (&[Vec<u8>], 
 }
 
 /// Write records into a block's place, which has exactly as many bytes as [`cut`] said.
-pub(super) fn fill(mut place: &mut [u8], records: &[Vec<u8>]) {
-    for record in records {
-        let mut head = crate::store::codec::Writer::with_capacity(4);
-        head.count(record.len() as u64);
+pub(super) fn fill(mut place: &mut [u8], first: Seq, records: &[Vec<u8>]) {
+    for (seq, record) in (first..).zip(records) {
+        let mut head = crate::store::codec::Writer::with_capacity(8);
+        head.count((SUM_BYTES + record.len()) as u64).raw(&checksum(seq, record));
         for part in [head.finish().as_slice(), record.as_slice()] {
             let Some((here, rest)) = place.split_at_mut_checked(part.len()) else { return };
             here.copy_from_slice(part);
@@ -77,21 +90,25 @@ pub(super) fn fill(mut place: &mut [u8], records: &[Vec<u8>]) {
     }
 }
 
-/// The records of a block, with their numbers.
-pub(super) fn records(first: Seq, block: &[u8]) -> impl Iterator<Item = Result<(Seq, &[u8]), StoreError>> {
+/// The records of a block, with their numbers; `None`: this one is damaged. Damage to a length hides the rest of the block.
+pub(super) fn records(first: Seq, block: &[u8]) -> impl Iterator<Item = (Seq, Option<&[u8]>)> {
     let mut reader = Reader::new(block);
-    let mut seq = first;
+    let mut next = first;
     std::iter::from_fn(move || {
         if reader.end("block").is_ok() {
             return None;
         }
-        let record = reader.bytes("journal record").map(|bytes| (seq, bytes));
-        if record.is_err() {
-            // a block that does not decode ends here
+        let seq = next;
+        next = next.saturating_add(1);
+        let framed = reader.bytes("journal record");
+        if framed.is_err() {
             reader = Reader::new(&[]);
         }
-        seq += 1;
-        Some(record)
+        let whole = |framed: &'_ [u8]| {
+            let (sum, record) = framed.split_first_chunk()?;
+            (*sum == checksum(seq, record)).then_some(SUM_BYTES)
+        };
+        Some((seq, framed.ok().and_then(|framed| framed.get(whole(framed)?..))))
     })
 }
 
@@ -105,8 +122,8 @@ mod tests {
         let mut found = Vec::new();
         for (block, bytes) in cut(records) {
             let mut row = vec![0; bytes];
-            fill(&mut row, block);
-            found.extend(super::records(first, &row).map(|r| r.map(|(n, b)| (n, b.to_vec())).expect("decodes")));
+            fill(&mut row, first, block);
+            found.extend(super::records(first, &row).map(|(n, b)| (n, b.expect("whole").to_vec())));
             first += block.len() as u64;
         }
         found
@@ -129,7 +146,7 @@ mod tests {
             assert!(!block.is_empty());
             written += (bytes + ROW_BYTES).div_ceil(PAGE_BYTES).next_power_of_two() * PAGE_BYTES;
         }
-        let bytes = 64 * 402;
+        let bytes = 64 * 406;
         assert!(written <= bytes + 2 * PAGE_BYTES, "{written} for {bytes}");
         assert_eq!(cut(&records[..3]).count(), 1, "a few records share one small row");
     }
@@ -141,11 +158,20 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_block_is_an_error_not_a_guess() {
-        let mut row = vec![0; 12];
-        fill(&mut row, &[vec![1; 5], vec![2; 5]]);
-        let found: Vec<_> = super::records(4, &row[..11]).collect();
-        assert_eq!(found.len(), 2);
-        assert!(found[0].is_ok() && found[1].is_err());
+    fn damage_is_told_record_by_record() {
+        let records = vec![vec![1; 5], vec![2; 5], vec![3; 5]];
+        let mut row = vec![0; 30];
+        fill(&mut row, 4, &records);
+        let whole = |row: &[u8]| -> Vec<(Seq, bool)> { super::records(4, row).map(|(n, b)| (n, b.is_some())).collect() };
+        assert_eq!(whole(&row), [(4, true), (5, true), (6, true)]);
+        assert_eq!(whole(&row[..29]), [(4, true), (5, true), (6, false)], "cut");
+        for byte in 0..row.len() {
+            let mut bad = row.clone();
+            bad[byte] ^= 1;
+            let hit = byte / 10;
+            let found = whole(&bad);
+            assert!(found[..hit].iter().all(|(_, whole)| *whole) && !found[hit].1, "{byte}: {found:?}");
+        }
+        assert!(super::records(5, &row).all(|(_, record)| record.is_none()), "under another number it is not the record");
     }
 }

@@ -12,10 +12,18 @@
 //! After a failed commit nothing is acknowledged and the file is not written again: it is closed, opened anew (redb then
 //! repairs it), and only then work goes on. A batch that failed may still be found in the file afterwards; nobody was told
 //! it was there, and a sender that repeats it is recognised.
+//!
+//! Damage never stops a start and needs no person: a segment that cannot be read is set aside and replaced by what it still
+//! gives, and what is lost is told by number and time, in the log and in [`Journal::lost`]. Numbers are not given again.
 
 mod block;
+mod mend;
+mod salvage;
 mod writer;
 
+pub use salvage::Lost;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
@@ -106,6 +114,12 @@ struct Shared {
     segments: RwLock<Vec<Segment>>,
     older_open: Mutex<Vec<(Seq, Arc<Database>)>>,
     head: AtomicU64,
+    /// New records get numbers from here on at least: below it some may have been given that nobody can read any more.
+    next: AtomicU64,
+    /// What was lost to damage, by segment.
+    lost: Mutex<BTreeMap<Seq, Vec<Lost>>>,
+    /// Damaged files that were set aside.
+    repairs: AtomicU64,
     /// Bytes of the records in the newest segment.
     filled: AtomicU64,
     healthy: AtomicBool,
@@ -207,6 +221,9 @@ impl Journal {
             segments: RwLock::new(Vec::new()),
             older_open: Mutex::new(Vec::new()),
             head: AtomicU64::new(0),
+            next: AtomicU64::new(0),
+            lost: Mutex::new(BTreeMap::new()),
+            repairs: AtomicU64::new(0),
             filled: AtomicU64::new(0),
             healthy: AtomicBool::new(true),
             queued: AtomicU64::new(0),
@@ -261,12 +278,30 @@ impl Journal {
         self.shared.segments().iter().map(|s| s.bytes).sum()
     }
 
+    /// What damage has taken from the journal, as far as it was noticed; in order.
+    pub fn lost(&self) -> Vec<Lost> {
+        self.shared.losses().values().flatten().copied().collect()
+    }
+
+    /// How many of these numbers belonged to records: all but those that were only left out (see [`Lost::certain`]).
+    pub fn lost_certainly(&self, from: Seq, to: Seq) -> u64 {
+        let left_out = |lost: &Lost| (to.min(lost.to) + 1).saturating_sub(from.max(lost.from));
+        let left_out: u64 = self.lost().iter().filter(|lost| !lost.certain).map(left_out).sum();
+        (to + 1).saturating_sub(from).saturating_sub(left_out)
+    }
+
+    /// Damaged files that were set aside and are still kept.
+    pub fn repairs(&self) -> u64 {
+        self.shared.repairs.load(Ordering::Relaxed)
+    }
+
     /// Commits work.
     pub fn healthy(&self) -> bool {
         self.shared.healthy.load(Ordering::Acquire)
     }
 
-    /// Records from `from` on: at most `records` of them, and no more once `bytes` are read. Empty at the end.
+    /// Records from `from` on: at most `records` of them, and no more once `bytes` are read. Empty at the end. Records that
+    /// are lost to damage are left out.
     pub fn read(&self, from: Seq, records: usize, bytes: usize) -> Result<Vec<(Seq, Vec<u8>)>, StoreError> {
         let mut found = Found { records: Vec::new(), size: 0, most_records: records, most_bytes: bytes };
         // held to the end: no new segment begins, so the last one of the list is the one that is open here
@@ -278,11 +313,8 @@ impl Journal {
                 let reopening = || StoreError::Io("the journal is being reopened".to_owned());
                 found.take(newest.as_ref().ok_or_else(reopening)?, from)?
             } else {
-                match self.shared.older(segment.first)? {
-                    Some(database) => found.take(&database, from)?,
-                    // aged out since the list was made
-                    None => false,
-                }
+                let end = segments.get(i + 1).map_or(Seq::MAX, |next| next.first);
+                self.shared.read_older(segment.first, end, from, &mut found)?
             };
             if done {
                 break;
@@ -306,6 +338,10 @@ struct Found {
 }
 
 impl Found {
+    fn all() -> Self {
+        Self { records: Vec::new(), size: 0, most_records: usize::MAX, most_bytes: usize::MAX }
+    }
+
     /// Take what a segment has; true when it is enough.
     fn take(&mut self, database: &Database, from: Seq) -> Result<bool, StoreError> {
         let transaction = database.begin_read()?;
@@ -314,11 +350,11 @@ impl Found {
         let begin = table.range(..=from)?.next_back().transpose()?.map_or(from, |(first, _)| first.value());
         for row in table.range(begin..)? {
             let (first, block) = row?;
-            for record in block::records(first.value(), block.value()) {
-                let (seq, bytes) = record?;
+            for (seq, record) in block::records(first.value(), block.value()) {
                 if seq < from {
                     continue;
                 }
+                let bytes = record.ok_or_else(|| StoreError::Row(format!("journal record {seq} is damaged")))?;
                 self.size += bytes.len();
                 self.records.push((seq, bytes.to_vec()));
                 if self.records.len() >= self.most_records || self.size >= self.most_bytes {
@@ -335,8 +371,11 @@ fn newest_record(database: &Database) -> Result<Option<(Seq, Vec<u8>)>, StoreErr
     let read = database.begin_read()?;
     let table = read.open_table(BLOCKS)?;
     let Some((first, block)) = table.last()? else { return Ok(None) };
-    let last = block::records(first.value(), block.value()).last().transpose()?;
-    Ok(last.map(|(seq, bytes)| (seq, bytes.to_vec())))
+    let Some((seq, record)) = block::records(first.value(), block.value()).last() else { return Ok(None) };
+    match record {
+        Some(bytes) => Ok(Some((seq, bytes.to_vec()))),
+        None => Err(StoreError::Row(format!("journal record {seq} is damaged"))),
+    }
 }
 
 /// The time that stands in a record's bytes (see `codec::encode_record`).
@@ -367,8 +406,9 @@ impl Shared {
         segments.sort_unstable_by_key(|s| s.first);
         // a segment that was renamed just before a failure must not be written under a name that a power cut takes away
         self.sync_directory()?;
+        self.look_for_damage(&mut segments)?;
         let (database, head, filled) = if let Some(last) = segments.last() {
-            let database = super::open(&*self.disk, &self.path_of(last.first), self.cache)?;
+            let database = self.open_newest(last.first)?;
             let read = database.begin_read()?;
             let table = read.open_table(BLOCKS)?;
             let newest = newest_record(&database)?.map(|(seq, _)| seq);
@@ -438,6 +478,14 @@ impl Shared {
     fn remove(&self, first: Seq) -> Result<(), StoreError> {
         let mut open = self.older_open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|(f, _)| *f != first);
+        if self.losses().remove(&first).is_some() {
+            // before the segment: a damaged file without one is mended
+            for (_, path) in self.damaged()?.iter().filter(|(of, _)| *of == first) {
+                self.disk.remove(path).map_err(|e| self.io(&e))?;
+                self.repairs.fetch_sub(1, Ordering::Relaxed);
+            }
+            self.sync_directory()?;
+        }
         self.disk.remove(&self.path_of(first)).map_err(|e| self.io(&e))
     }
 }

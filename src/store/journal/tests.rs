@@ -251,15 +251,40 @@ fn a_newer_form_is_refused_in_a_plain_sentence() {
 }
 
 #[test]
-fn a_file_that_is_no_database_is_named() {
+fn a_file_that_is_no_database_is_set_aside_and_no_number_is_given_twice() {
     let directory = tempfile::TempDir::new().expect("a directory");
     let journal = crate::store::journal_path(directory.path());
     std::fs::create_dir_all(&journal).expect("makes");
     let text = "not a database, but long enough to look like one".repeat(100);
-    std::fs::write(journal.join(format!("{:020}.redb", 1)), text).expect("writes");
-    let refused = Journal::open(directory.path(), CACHE, 0).err().expect("is damaged");
-    assert!(matches!(refused, StoreError::Damaged { .. }), "{refused}");
-    assert!(refused.to_string().contains("00000000000000000001.redb cannot be opened"), "{refused}");
+    std::fs::write(journal.join(format!("{:020}.redb", 5)), text).expect("writes");
+    let running = run(directory.path(), 16, u64::MAX);
+    let lost = running.journal.lost();
+    assert!(matches!(lost[..], [Lost { from: 5, certain: false, .. }]), "whether it held any is not known: {lost:?}");
+    assert_eq!((running.journal.head(), running.journal.repairs()), (4, 1));
+    assert_eq!(running.append(record(1, 10)), lost[0].to + 1);
+    running.end();
+    assert!(journal.join(format!("{:020}.damaged-1", 5)).exists(), "kept for a person to look at");
+}
+
+#[test]
+fn what_is_damaged_leaves_with_its_segment() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let running = run(directory.path(), 16, 1);
+    (1..=4).for_each(|n| drop(running.append(record(n, 10))));
+    running.end();
+    let journal = crate::store::journal_path(directory.path());
+    std::fs::write(journal.join(format!("{:020}.redb", 2)), "rubbish").expect("writes");
+    let running = run(directory.path(), 16, 1);
+    let read: Vec<Seq> = running.journal.read(1, 10, usize::MAX).expect("reads").into_iter().map(|(seq, _)| seq).collect();
+    assert_eq!(read, [1, 3, 4]);
+    let lost = running.journal.lost();
+    assert!(matches!(lost[..], [Lost { from: 2, to: 2, certain: true, .. }]), "{lost:?}");
+    let what = Retention { before: Timestamp(i64::MIN), max_bytes: 1, folded: 3, only_look: false };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    assert_eq!(runtime.block_on(running.appender.retain(what)).last, 3);
+    assert_eq!((running.journal.lost(), running.journal.repairs()), (vec![], 0));
+    running.end();
+    assert_eq!(std::fs::read_dir(&journal).expect("reads").count(), 1, "only the newest segment is left");
 }
 
 #[test]

@@ -65,7 +65,7 @@ impl Committer {
     /// True when the batch is on disk.
     fn commit(&self, records: Vec<Vec<u8>>, waiting: Vec<oneshot::Sender<Result<Seq, Refused>>>) -> bool {
         let began = time::instant();
-        let first = self.shared.head.load(Ordering::Acquire) + 1;
+        let first = (self.shared.head.load(Ordering::Acquire) + 1).max(self.shared.next.load(Ordering::Acquire));
         let result = self.write(first, &records);
         match result {
             Ok(()) => {
@@ -102,7 +102,7 @@ impl Committer {
             let mut table = transaction.open_table(BLOCKS)?;
             let mut seq = first;
             for (block, bytes) in block::cut(records) {
-                block::fill(table.insert_reserve(seq, bytes)?.as_mut(), block);
+                block::fill(table.insert_reserve(seq, bytes)?.as_mut(), seq, block);
                 seq += block.len() as u64;
             }
         }

@@ -8,6 +8,7 @@
 //! An image's number is its seed. `STOCKGATE_CRASH_IMAGES=n` checks `n` images, `STOCKGATE_CRASH_SEED=s` only image `s`, and
 //! both of them `n` images from `s` on.
 
+mod damage;
 mod judge;
 mod workload;
 
@@ -124,12 +125,17 @@ fn number_from_environment(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
-#[test]
-fn crash_every_image_recovers() {
+/// Which images to check.
+fn asked_for() -> std::ops::Range<u64> {
     let seed = number_from_environment("STOCKGATE_CRASH_SEED");
     let images = number_from_environment("STOCKGATE_CRASH_IMAGES").unwrap_or(if seed.is_some() { 1 } else { IMAGES });
     let first = seed.unwrap_or(0);
-    let end = first + images;
+    first..first + images
+}
+
+#[test]
+fn crash_every_image_recovers() {
+    let std::ops::Range { start: first, end } = asked_for();
     let workloads: Vec<u64> = (first / IMAGES_A_WORKLOAD..end.div_ceil(IMAGES_A_WORKLOAD)).collect();
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(workloads.len());
     let failed = AtomicBool::new(false);

@@ -43,6 +43,8 @@ pub(super) struct Sent {
 pub(super) struct Life {
     /// What the cut before left.
     pub(super) base: Image,
+    /// What the disk held when it was closed.
+    pub(super) end: Image,
     /// What was asked of the disk.
     pub(super) log: Vec<Op>,
     /// The recovery was done at this moment.
@@ -89,10 +91,10 @@ impl Workload {
 }
 
 /// The store, open.
-struct Running {
-    state: State,
+pub(super) struct Running {
+    pub(super) state: State,
     folder: Folder,
-    journal: Journal,
+    pub(super) journal: Journal,
     appender: Appender,
     thread: JoinHandle<()>,
     /// The writer waits in its callback after a commit, so that what is queued meanwhile is one batch.
@@ -102,7 +104,7 @@ struct Running {
 }
 
 impl Running {
-    fn open(disk: &Arc<dyn Disk>) -> Self {
+    pub(super) fn open(disk: &Arc<dyn Disk>) -> Self {
         let data = Path::new(DATA);
         let mut state = open_state_on(disk, data, CACHE, GENERATION).expect("opens");
         let journal = Journal::open_on(Arc::clone(disk), data, CACHE, state.meta.cursor).expect("opens");
@@ -112,7 +114,7 @@ impl Running {
         let callback = move |_| {
             if entered.send(()).is_ok() {
                 // the other end gone means the same as being let go
-                drop(wait.recv());
+                wait.recv().unwrap_or_default();
             }
         };
         let (appender, thread) = journal.start_with(64, SEGMENT_BYTES, callback).expect("starts");
@@ -128,7 +130,7 @@ impl Running {
     }
 
     /// Append records in one commit; a writer that is not held gets one record.
-    fn append(&mut self, records: &[Sent]) -> Seq {
+    pub(super) fn append(&mut self, records: &[Sent]) -> Seq {
         let waiting: Vec<Pending> =
             records.iter().map(|sent| self.appender.append(sent.bytes.clone()).expect("room")).collect();
         self.let_go();
@@ -137,14 +139,14 @@ impl Running {
         waiting.into_iter().map(|pending| pending.durable_blocking().expect("durable")).last().expect("a record")
     }
 
-    fn fold(&mut self) {
+    pub(super) fn fold(&mut self) {
         let records = self.journal.read(self.state.meta.cursor + 1, usize::MAX, usize::MAX).expect("reads");
         for (seq, bytes) in records {
             self.folder.fold(&mut self.state, seq, &bytes, &mut Tally::default()).expect("folds");
         }
     }
 
-    fn checkpoint(&mut self) {
+    pub(super) fn checkpoint(&mut self) {
         self.state.checkpoint().expect("writes");
         self.state.checkpointed().expect("reads");
     }
@@ -161,7 +163,7 @@ impl Running {
     }
 
     /// End the writer, then the rest.
-    fn close(self) {
+    pub(super) fn close(self) {
         let Self { state, journal, appender, thread, committed, go_on, .. } = self;
         drop((appender, committed, go_on));
         thread.join().expect("ends");
@@ -221,6 +223,7 @@ fn live(
     folded.go_on(&records);
     Life {
         base,
+        end: lying.now(),
         log: lying.log(),
         recovered,
         acked,

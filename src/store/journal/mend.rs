@@ -1,0 +1,292 @@
+//! Damage: a segment that cannot be read is set aside, and one with everything that it still gives takes its place.
+//!
+//! The new file is made whole first; then the old one is renamed to `<first>.damaged-<k>` and the new one gets its name. A
+//! power cut between the two leaves a damaged file without its segment, and the next start mends again from that. What could
+//! not be read is written into the new file, so that it can be told for as long as the segment is kept; retention removes
+//! both. Numbers are never given twice: a mended newest segment goes on above every number that may have been given.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use redb::{Database, ReadableDatabase};
+
+use super::salvage::{self, Lost};
+use super::{BLOCKS, Found, OLD_SEGMENT_CACHE_BYTES, Segment, Shared, block};
+use crate::limits::JOURNAL_BATCH_RECORDS;
+use crate::store::{META, StoreError, disk};
+use crate::types::Seq;
+
+/// A segment that is being put together from what another one still gives.
+const MENDED: &str = "mended.unfinished";
+/// The row of `meta` that says what a mended segment has lost.
+const LOST: &str = "lost";
+
+/// Run something that reads a file which may be damaged: redb trusts a file that was closed cleanly, and may panic over it.
+fn guarded<T>(read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let caught = catch_unwind(AssertUnwindSafe(read));
+    caught.unwrap_or_else(|_| Err(StoreError::Row("the file is damaged: reading it led nowhere".to_owned())))
+}
+
+/// It is the file's fault, not the disk's or a person's.
+fn is_damage(error: &StoreError) -> bool {
+    matches!(error, StoreError::Damaged { .. } | StoreError::Row(_))
+}
+
+/// What a mended segment says that it has lost.
+fn lost_in(database: &Database) -> Result<Vec<Lost>, StoreError> {
+    let read = database.begin_read()?;
+    let table = read.open_table(META)?;
+    table.get(LOST)?.map_or_else(|| Ok(Vec::new()), |row| salvage::decode(row.value()))
+}
+
+/// The first numbers from `begin` up to, not including, `end` that are neither found nor known to be lost.
+fn unexplained(found: &[(Seq, Vec<u8>)], begin: Seq, end: Seq, lost: &[Lost]) -> Option<Seq> {
+    let mut next = begin;
+    for seq in found.iter().map(|(seq, _)| *seq).filter(|seq| *seq >= begin).chain([end]) {
+        while next < seq {
+            match lost.iter().find(|lost| (lost.from..=lost.to).contains(&next)) {
+                Some(lost) => next = lost.to + 1,
+                None => return Some(next),
+            }
+        }
+        next = next.max(seq + 1);
+    }
+    None
+}
+
+impl Shared {
+    pub(super) fn losses(&self) -> MutexGuard<'_, BTreeMap<Seq, Vec<Lost>>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lost_of(&self, first: Seq) -> Vec<Lost> {
+        self.losses().get(&first).cloned().unwrap_or_default()
+    }
+
+    /// The damaged files in the journal's directory: the segment of each, and its name.
+    pub(super) fn damaged(&self) -> Result<Vec<(Seq, PathBuf)>, StoreError> {
+        let files = self.disk.list(&self.directory).map_err(|e| self.io(&e))?;
+        let of = |name: &str| name.split_once(".damaged-")?.0.parse().ok();
+        Ok(files.iter().filter_map(|file| Some((of(&file.name)?, self.directory.join(&file.name)))).collect())
+    }
+
+    /// Finish what a power cut kept from being mended, and learn what was lost earlier.
+    pub(super) fn look_for_damage(&self, segments: &mut Vec<Segment>) -> Result<(), StoreError> {
+        let mut damaged = self.damaged()?;
+        self.repairs.store(damaged.len() as u64, Ordering::Relaxed);
+        damaged.sort();
+        damaged.dedup_by_key(|(first, _)| *first);
+        for (first, _) in damaged {
+            let at = match segments.binary_search_by_key(&first, |s| s.first) {
+                Ok(at) => at,
+                Err(at) => {
+                    let end = segments.get(at).map(|s| s.first);
+                    self.mend(first, end, &"a power cut kept it from being mended")?;
+                    let bytes = disk::bytes(&*self.disk, &self.path_of(first));
+                    segments.insert(at, Segment { first, bytes, newest: None });
+                    at
+                }
+            };
+            // the newest one is looked at when it is opened
+            if let Some(next) = segments.get(at + 1) {
+                let lost =
+                    guarded(|| lost_in(&super::super::open(&*self.disk, &self.path_of(first), OLD_SEGMENT_CACHE_BYTES)?));
+                match lost {
+                    Ok(lost) => drop(self.losses().insert(first, lost)),
+                    Err(error) if is_damage(&error) => self.mend(first, Some(next.first), &error)?,
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Open the newest segment, mended when it must be. It is the one that is written, so all of it is checked: redb believes
+    /// a file that was closed cleanly, and would hand out pages that are in use when its notes about them are damaged.
+    pub(super) fn open_newest(&self, first: Seq) -> Result<Database, StoreError> {
+        let open = || {
+            let mut database = super::super::open(&*self.disk, &self.path_of(first), self.cache)?;
+            let whole = database.check_integrity().map_err(|error| match error {
+                redb::DatabaseError::Storage(error) => StoreError::from(error),
+                other => StoreError::Row(other.to_string()),
+            })?;
+            if !whole {
+                tracing::warn!(segment = first, "redb's notes about free pages were damaged: made anew");
+            }
+            let lost = lost_in(&database)?;
+            let begin = first.max(self.floor.saturating_add(1));
+            let mut found = Found::all();
+            found.take(&database, begin)?;
+            let end = super::newest_record(&database)?.map_or(begin, |(seq, _)| seq + 1);
+            if let Some(seq) = unexplained(&found.records, begin, end, &lost) {
+                return Err(StoreError::Row(format!("record {seq} is missing")));
+            }
+            Ok((database, lost))
+        };
+        let (database, lost) = match guarded(open) {
+            Err(error) if is_damage(&error) => {
+                self.mend(first, None, &error)?;
+                guarded(open)?
+            }
+            other => other?,
+        };
+        self.next.store(lost.iter().map(|lost| lost.to + 1).max().unwrap_or(0), Ordering::Release);
+        if !lost.is_empty() {
+            self.losses().insert(first, lost);
+        }
+        Ok(database)
+    }
+
+    /// Read from an older segment, which ends before `end`; mend it when it cannot be read. True when it is enough.
+    pub(super) fn read_older(&self, first: Seq, end: Seq, from: Seq, found: &mut Found) -> Result<bool, StoreError> {
+        let begin = from.max(first);
+        let (records, size) = (found.records.len(), found.size);
+        let mut mended = false;
+        loop {
+            let mut used = None;
+            let read = guarded(|| {
+                // aged out since the list of segments was made
+                let Some(database) = self.older(first)? else { return Ok(false) };
+                used = Some(Arc::clone(&database));
+                let done = found.take(&database, begin)?;
+                let read = found.records.get(records..).unwrap_or_default();
+                let until = if done { read.last().map_or(begin, |(seq, _)| seq + 1) } else { end };
+                match unexplained(read, begin, until, &self.lost_of(first)) {
+                    Some(seq) => Err(StoreError::Row(format!("record {seq} is missing"))),
+                    None => Ok(done),
+                }
+            });
+            match read {
+                Err(error) if is_damage(&error) && !mended => {
+                    (mended, found.size) = (true, size);
+                    found.records.truncate(records);
+                    self.mend_older(first, end, used, &error)?;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Mend an older segment, unless somebody else has done so since it was read.
+    fn mend_older(&self, first: Seq, end: Seq, used: Option<Arc<Database>>, why: &StoreError) -> Result<(), StoreError> {
+        let mut open = self.older_open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = open.iter().position(|(f, _)| *f == first) {
+            let (_, there) = open.remove(at);
+            if !used.as_ref().is_some_and(|used| Arc::ptr_eq(used, &there)) {
+                open.push((first, there));
+                return Ok(());
+            }
+            close(there);
+        }
+        used.into_iter().for_each(close);
+        if self.disk.length(&self.path_of(first)).map_err(|e| self.io(&e))?.is_some() {
+            self.mend(first, Some(end), why)?;
+            // opened under the lock, so that who waits for it finds it
+            let database = super::super::open(&*self.disk, &self.path_of(first), OLD_SEGMENT_CACHE_BYTES)?;
+            open.push((first, Arc::new(database)));
+        }
+        Ok(())
+    }
+
+    /// Put a segment in the place of a damaged one. `end`: where the next segment begins; `None` for the newest.
+    fn mend(&self, first: Seq, end: Option<Seq>, why: &dyn std::fmt::Display) -> Result<(), StoreError> {
+        let path = self.path_of(first);
+        let there = self.disk.length(&path).map_err(|e| self.io(&e))?.is_some();
+        let source = if there {
+            path.clone()
+        } else {
+            let last = self.damaged()?.into_iter().rev().find(|(f, _)| *f == first);
+            last.ok_or_else(|| StoreError::Row(format!("{} is gone", path.display())))?.1
+        };
+        tracing::error!(file = %source.display(), %why, "a journal segment is damaged: what can be read of it is kept");
+        let file = self.disk.salvage(&source).map_err(|e| self.io(&e))?;
+        let salvaged = salvage::scan(&file, first, end.unwrap_or(Seq::MAX));
+        drop(file);
+        let proved = salvaged.records.keys().next_back().copied().unwrap_or(first - 1);
+        let last = end.map_or(proved.max(self.floor), |end| end - 1);
+        let mut lost = salvage::missing(&salvaged.records, first, last);
+        let known = self.lost_of(first);
+        for lost in &mut lost {
+            // numbers that were left out when this was the newest segment
+            lost.certain = !known.iter().any(|k| !k.certain && (k.from, k.to) == (lost.from, lost.to));
+        }
+        if end.is_none() {
+            // what the last commit held may be unreadable down to its numbers
+            let to = salvaged.highest.max(last) + JOURNAL_BATCH_RECORDS as u64;
+            let after = salvaged.records.values().next_back().map(|record| super::record_time(record));
+            lost.push(Lost { from: last + 1, to, after, before: None, certain: false });
+        }
+        self.write_mended(&self.directory.join(MENDED), &salvaged.records, &lost)?;
+        if there {
+            let aside = disk::set_aside(&*self.disk, &path)?;
+            self.repairs.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(aside = %aside.display(), "the damaged segment is set aside");
+        }
+        self.disk.rename(&self.directory.join(MENDED), &path).map_err(|e| self.io(&e))?;
+        self.sync_directory()?;
+        let told = |lost: &&Lost| !known.contains(lost);
+        report(lost.iter().filter(told), salvaged.records.len());
+        self.losses().insert(first, lost);
+        Ok(())
+    }
+
+    fn write_mended(&self, path: &Path, records: &BTreeMap<Seq, Vec<u8>>, lost: &[Lost]) -> Result<(), StoreError> {
+        if self.disk.length(path).map_err(|e| self.io(&e))?.is_some() {
+            self.disk.remove(path).map_err(|e| self.io(&e))?;
+        }
+        let database = super::super::open(&*self.disk, path, self.cache)?;
+        let mut write = database.begin_write()?;
+        write.set_two_phase_commit(true);
+        {
+            let mut table = write.open_table(BLOCKS)?;
+            let mut run: (Seq, Vec<Vec<u8>>) = (0, Vec::new());
+            let mut flush = |(mut seq, run): (Seq, Vec<Vec<u8>>)| -> Result<(), StoreError> {
+                for (block, bytes) in block::cut(&run) {
+                    block::fill(table.insert_reserve(seq, bytes)?.as_mut(), seq, block);
+                    seq += block.len() as u64;
+                }
+                Ok(())
+            };
+            for (seq, record) in records {
+                if run.0 + run.1.len() as u64 != *seq || run.1.len() >= JOURNAL_BATCH_RECORDS {
+                    flush(std::mem::replace(&mut run, (*seq, Vec::new())))?;
+                }
+                run.1.push(record.clone());
+            }
+            flush(run)?;
+            write.open_table(META)?.insert(LOST, salvage::encode(lost).as_slice())?;
+        }
+        write.commit()?;
+        Ok(())
+    }
+}
+
+fn close(database: Arc<Database>) {
+    // a database over a damaged file may panic once more as it goes
+    if catch_unwind(AssertUnwindSafe(|| drop(database))).is_err() {
+        tracing::debug!("a damaged segment was not closed cleanly");
+    }
+}
+
+fn report<'a>(lost: impl Iterator<Item = &'a Lost>, kept: usize) {
+    let mut gone = 0;
+    for Lost { from, to, after, before, certain } in lost {
+        let time = |at: &Option<crate::time::Timestamp>| at.map_or_else(|| "unknown".to_owned(), |at| at.to_string());
+        let (after, before) = (time(after), time(before));
+        if *certain {
+            gone += (to + 1).saturating_sub(*from);
+            tracing::error!(from, to, after, before, "journal records are lost: levels that had folded them stand");
+        } else {
+            tracing::warn!(
+                from,
+                to,
+                "these journal numbers are left out: they may have been given to records that are lost"
+            );
+        }
+    }
+    crate::metrics::journal_repaired();
+    tracing::warn!(kept, lost = gone, "the journal segment is mended");
+}
