@@ -127,38 +127,69 @@ pub fn copy_file(from: &Path, to: &Path) -> Result<(), StoreError> {
 
 const META: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("meta");
 
-/// Open or create a database with a bounded cache; refuse one with a newer schema.
-fn open(disk: &dyn Disk, path: &Path, cache: usize) -> Result<redb::Database, StoreError> {
-    let opened = disk.database(path, redb::Builder::new().set_cache_size(cache));
-    let database = opened.map_err(|error| match error {
+fn builder(cache: usize) -> redb::Builder {
+    let mut builder = redb::Builder::new();
+    builder.set_cache_size(cache);
+    builder
+}
+
+fn not_opened(path: &Path, error: redb::DatabaseError) -> StoreError {
+    match error {
         redb::DatabaseError::DatabaseAlreadyOpen => StoreError::Locked(path.to_owned()),
         redb::DatabaseError::Storage(redb::StorageError::Io(io)) if !is_damage(&io) => {
             StoreError::Io(format!("{}: {io}", path.display()))
         }
         other => StoreError::Damaged { file: path.to_owned(), cause: other.to_string() },
-    })?;
-    let found = {
-        let read = redb::ReadableDatabase::begin_read(&database)?;
-        match read.open_table(META) {
-            Ok(table) => match redb::ReadableTable::get(&table, "schema")? {
-                Some(bytes) => Some(codec::Reader::new(bytes.value()).u64("schema")?),
-                None => None,
-            },
-            Err(redb::TableError::TableDoesNotExist(_)) => None,
-            Err(other) => return Err(other.into()),
-        }
-    };
-    match found {
-        Some(version) if version > SCHEMA_VERSION => {
-            return Err(StoreError::Newer { file: path.to_owned(), found: version });
-        }
-        Some(_) => {}
-        None => {
-            let mut write = database.begin_write()?;
-            write.set_two_phase_commit(true);
-            write.open_table(META)?.insert("schema", SCHEMA_VERSION.to_be_bytes().as_slice())?;
-            write.commit()?;
-        }
+    }
+}
+
+/// Open or create a database with a bounded cache; refuse one with a newer schema.
+fn open(disk: &dyn Disk, path: &Path, cache: usize) -> Result<redb::Database, StoreError> {
+    let database = disk.database(path, &builder(cache)).map_err(|error| not_opened(path, error))?;
+    if !has_schema(&database, path)? {
+        let mut write = database.begin_write()?;
+        write.set_two_phase_commit(true);
+        write.open_table(META)?.insert("schema", SCHEMA_VERSION.to_be_bytes().as_slice())?;
+        write.commit()?;
     }
     Ok(database)
+}
+
+/// The same to write to, with every page compared with its checksum: redb believes a file that was closed cleanly.
+fn open_whole(disk: &dyn Disk, path: &Path, cache: usize) -> Result<redb::Database, StoreError> {
+    let mut database = disk.database(path, &builder(cache)).map_err(|error| not_opened(path, error))?;
+    if !database.check_integrity().map_err(|error| not_opened(path, error))? {
+        tracing::warn!(file = %path.display(), "redb's notes about free pages were not right: made anew");
+    }
+    has_schema(&database, path)?;
+    Ok(database)
+}
+
+/// Open a database to read. One that was not closed cleanly is repaired first.
+fn open_reader(disk: &dyn Disk, path: &Path, cache: usize) -> Result<disk::Reader, StoreError> {
+    let mut opened = disk.reader(path, &builder(cache));
+    if matches!(opened, Err(redb::DatabaseError::RepairAborted)) {
+        drop(open(disk, path, cache)?);
+        opened = disk.reader(path, &builder(cache));
+    }
+    let database = opened.map_err(|error| not_opened(path, error))?;
+    has_schema(&*database, path)?;
+    Ok(database)
+}
+
+/// It says which form it has, and that is one that we know.
+fn has_schema(database: &dyn redb::ReadableDatabase, path: &Path) -> Result<bool, StoreError> {
+    let read = database.begin_read()?;
+    let found = match read.open_table(META) {
+        Ok(table) => match redb::ReadableTable::get(&table, "schema")? {
+            Some(bytes) => Some(codec::Reader::new(bytes.value()).u64("schema")?),
+            None => None,
+        },
+        Err(redb::TableError::TableDoesNotExist(_)) => None,
+        Err(other) => return Err(other.into()),
+    };
+    match found {
+        Some(found) if found > SCHEMA_VERSION => Err(StoreError::Newer { file: path.to_owned(), found }),
+        found => Ok(found.is_some()),
+    }
 }

@@ -14,7 +14,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{Builder, Database, DatabaseError};
+use redb::{Builder, Database, DatabaseError, ReadableDatabase};
 
 use super::StoreError;
 
@@ -30,10 +30,16 @@ pub struct Entry {
     pub bytes: u64,
 }
 
+/// A database that is only read: nothing of it is written, not even when it is closed.
+pub type Reader = Box<dyn ReadableDatabase + Send + Sync>;
+
 /// Where the files are. A name is durable once its directory was synced, content once its file was.
 pub trait Disk: fmt::Debug + Send + Sync {
     /// Open a database, or make one when the file is not there or empty.
     fn database(&self, path: &Path, builder: &Builder) -> Result<Database, DatabaseError>;
+
+    /// Open a database to read. `RepairAborted`: it was not closed cleanly and must be opened to write once.
+    fn reader(&self, path: &Path, builder: &Builder) -> Result<Reader, DatabaseError>;
 
     /// What can be read of a file; what the disk does not give is zeros.
     fn salvage(&self, path: &Path) -> io::Result<Vec<u8>>;
@@ -72,6 +78,10 @@ pub fn real() -> Arc<dyn Disk> {
 impl Disk for RealDisk {
     fn database(&self, path: &Path, builder: &Builder) -> Result<Database, DatabaseError> {
         builder.create(path)
+    }
+
+    fn reader(&self, path: &Path, builder: &Builder) -> Result<Reader, DatabaseError> {
+        Ok(Box::new(builder.open_read_only(path)?))
     }
 
     fn salvage(&self, path: &Path) -> io::Result<Vec<u8>> {

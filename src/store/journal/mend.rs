@@ -16,13 +16,41 @@ use redb::{Database, ReadableDatabase};
 use super::salvage::{self, Lost};
 use super::{BLOCKS, Found, OLD_SEGMENT_CACHE_BYTES, Segment, Shared, block};
 use crate::limits::JOURNAL_BATCH_RECORDS;
-use crate::store::{META, StoreError, disk};
+use crate::store::disk::{self, Disk, Reader};
+use crate::store::{META, StoreError, open, open_reader, open_whole};
+use crate::time::Timestamp;
 use crate::types::Seq;
 
 /// A segment that is being put together from what another one still gives.
 const MENDED: &str = "mended.unfinished";
 /// The row of `meta` that says what a mended segment has lost.
 const LOST: &str = "lost";
+
+/// An older segment, open to be read.
+pub(super) struct Older(Option<Reader>);
+
+impl Older {
+    pub(super) fn open(disk: &dyn Disk, path: &Path) -> Result<Self, StoreError> {
+        match open_reader(disk, path, OLD_SEGMENT_CACHE_BYTES) {
+            // a segment is not newer than the one that is written
+            Err(newer @ StoreError::Newer { .. }) => Err(StoreError::Row(newer.to_string())),
+            opened => Ok(Self(Some(opened?))),
+        }
+    }
+
+    pub(super) fn database(&self) -> &dyn ReadableDatabase {
+        &**self.0.as_ref().expect("taken when it is dropped")
+    }
+}
+
+impl Drop for Older {
+    fn drop(&mut self) {
+        let database = self.0.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(database))).is_err() {
+            tracing::debug!("a damaged segment was not closed cleanly");
+        }
+    }
+}
 
 /// Run something that reads a file which may be damaged: redb trusts a file that was closed cleanly, and may panic over it.
 fn guarded<T>(read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
@@ -36,7 +64,7 @@ fn is_damage(error: &StoreError) -> bool {
 }
 
 /// What a mended segment says that it has lost.
-fn lost_in(database: &Database) -> Result<Vec<Lost>, StoreError> {
+fn lost_in(database: &dyn ReadableDatabase) -> Result<Vec<Lost>, StoreError> {
     let read = database.begin_read()?;
     let table = read.open_table(META)?;
     table.get(LOST)?.map_or_else(|| Ok(Vec::new()), |row| salvage::decode(row.value()))
@@ -92,8 +120,7 @@ impl Shared {
             };
             // the newest one is looked at when it is opened
             if let Some(next) = segments.get(at + 1) {
-                let lost =
-                    guarded(|| lost_in(&super::super::open(&*self.disk, &self.path_of(first), OLD_SEGMENT_CACHE_BYTES)?));
+                let lost = guarded(|| lost_in(Older::open(&*self.disk, &self.path_of(first))?.database()));
                 match lost {
                     Ok(lost) => drop(self.losses().insert(first, lost)),
                     Err(error) if is_damage(&error) => self.mend(first, Some(next.first), &error)?,
@@ -108,28 +135,29 @@ impl Shared {
     /// a file that was closed cleanly, and would hand out pages that are in use when its notes about them are damaged.
     pub(super) fn open_newest(&self, first: Seq) -> Result<Database, StoreError> {
         let open = || {
-            let mut database = super::super::open(&*self.disk, &self.path_of(first), self.cache)?;
-            let whole = database.check_integrity().map_err(|error| match error {
-                redb::DatabaseError::Storage(error) => StoreError::from(error),
-                other => StoreError::Row(other.to_string()),
-            })?;
-            if !whole {
-                tracing::warn!(segment = first, "redb's notes about free pages were damaged: made anew");
+            let mut slot = None;
+            let lost = guarded(|| {
+                let database = slot.insert(open_whole(&*self.disk, &self.path_of(first), self.cache)?);
+                let lost = lost_in(database)?;
+                let begin = first.max(self.floor.saturating_add(1));
+                let mut found = Found::all();
+                found.take(database, begin)?;
+                let end = super::newest_record(database)?.map_or(begin, |(seq, _)| seq + 1);
+                match unexplained(&found.records, begin, end, &lost) {
+                    Some(seq) => Err(StoreError::Row(format!("record {seq} is missing"))),
+                    None => Ok(lost),
+                }
+            });
+            if lost.is_err() {
+                // a database over a damaged file may panic once more as it goes
+                guarded(|| Ok(drop(slot.take()))).unwrap_or_default();
             }
-            let lost = lost_in(&database)?;
-            let begin = first.max(self.floor.saturating_add(1));
-            let mut found = Found::all();
-            found.take(&database, begin)?;
-            let end = super::newest_record(&database)?.map_or(begin, |(seq, _)| seq + 1);
-            if let Some(seq) = unexplained(&found.records, begin, end, &lost) {
-                return Err(StoreError::Row(format!("record {seq} is missing")));
-            }
-            Ok((database, lost))
+            Ok::<_, StoreError>((slot, lost?))
         };
-        let (database, lost) = match guarded(open) {
+        let (database, lost) = match open() {
             Err(error) if is_damage(&error) => {
                 self.mend(first, None, &error)?;
-                guarded(open)?
+                open()?
             }
             other => other?,
         };
@@ -137,7 +165,7 @@ impl Shared {
         if !lost.is_empty() {
             self.losses().insert(first, lost);
         }
-        Ok(database)
+        Ok(database.expect("it is there when nothing failed"))
     }
 
     /// Read from an older segment, which ends before `end`; mend it when it cannot be read. True when it is enough.
@@ -151,7 +179,7 @@ impl Shared {
                 // aged out since the list of segments was made
                 let Some(database) = self.older(first)? else { return Ok(false) };
                 used = Some(Arc::clone(&database));
-                let done = found.take(&database, begin)?;
+                let done = found.take(database.database(), begin)?;
                 let read = found.records.get(records..).unwrap_or_default();
                 let until = if done { read.last().map_or(begin, |(seq, _)| seq + 1) } else { end };
                 match unexplained(read, begin, until, &self.lost_of(first)) {
@@ -170,8 +198,27 @@ impl Shared {
         }
     }
 
+    /// Time of the newest record of an older segment, which ends before `end`.
+    pub(super) fn newest_in(&self, first: Seq, end: Seq) -> Result<Timestamp, StoreError> {
+        let read = || {
+            guarded(|| {
+                let Some(database) = self.older(first)? else { return Ok(None) };
+                super::newest_record(database.database())
+            })
+        };
+        let newest = match read() {
+            Err(error) if is_damage(&error) => {
+                // reading all of it mends it
+                self.read_older(first, end, first, &mut Found::all())?;
+                read()?
+            }
+            other => other?,
+        };
+        Ok(newest.map(|(_, bytes)| super::record_time(&bytes)).unwrap_or_default())
+    }
+
     /// Mend an older segment, unless somebody else has done so since it was read.
-    fn mend_older(&self, first: Seq, end: Seq, used: Option<Arc<Database>>, why: &StoreError) -> Result<(), StoreError> {
+    fn mend_older(&self, first: Seq, end: Seq, used: Option<Arc<Older>>, why: &StoreError) -> Result<(), StoreError> {
         let mut open = self.older_open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(at) = open.iter().position(|(f, _)| *f == first) {
             let (_, there) = open.remove(at);
@@ -179,14 +226,12 @@ impl Shared {
                 open.push((first, there));
                 return Ok(());
             }
-            close(there);
         }
-        used.into_iter().for_each(close);
+        drop(used);
         if self.disk.length(&self.path_of(first)).map_err(|e| self.io(&e))?.is_some() {
             self.mend(first, Some(end), why)?;
             // opened under the lock, so that who waits for it finds it
-            let database = super::super::open(&*self.disk, &self.path_of(first), OLD_SEGMENT_CACHE_BYTES)?;
-            open.push((first, Arc::new(database)));
+            open.push((first, Arc::new(Older::open(&*self.disk, &self.path_of(first))?)));
         }
         Ok(())
     }
@@ -237,7 +282,7 @@ impl Shared {
         if self.disk.length(path).map_err(|e| self.io(&e))?.is_some() {
             self.disk.remove(path).map_err(|e| self.io(&e))?;
         }
-        let database = super::super::open(&*self.disk, path, self.cache)?;
+        let database = open(&*self.disk, path, self.cache)?;
         let mut write = database.begin_write()?;
         write.set_two_phase_commit(true);
         {
@@ -264,17 +309,10 @@ impl Shared {
     }
 }
 
-fn close(database: Arc<Database>) {
-    // a database over a damaged file may panic once more as it goes
-    if catch_unwind(AssertUnwindSafe(|| drop(database))).is_err() {
-        tracing::debug!("a damaged segment was not closed cleanly");
-    }
-}
-
 fn report<'a>(lost: impl Iterator<Item = &'a Lost>, kept: usize) {
     let mut gone = 0;
     for Lost { from, to, after, before, certain } in lost {
-        let time = |at: &Option<crate::time::Timestamp>| at.map_or_else(|| "unknown".to_owned(), |at| at.to_string());
+        let time = |at: &Option<Timestamp>| at.map_or_else(|| "unknown".to_owned(), |at| at.to_string());
         let (after, before) = (time(after), time(before));
         if *certain {
             gone += (to + 1).saturating_sub(*from);

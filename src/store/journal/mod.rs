@@ -32,6 +32,7 @@ use std::thread::JoinHandle;
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
 
+use self::mend::Older;
 use self::writer::Committer;
 use super::StoreError;
 use super::disk::{self, Disk};
@@ -43,7 +44,7 @@ use crate::types::Seq;
 const BLOCKS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("blocks");
 /// A segment that is still being made.
 const UNFINISHED: &str = "unfinished.redb";
-/// Older segments that stay open for readers; each has a page cache of [`OLD_SEGMENT_CACHE_BYTES`].
+/// Older segments that stay open for readers; each has a page cache of [`OLD_SEGMENT_CACHE_BYTES`]. They are never written.
 const OLD_SEGMENTS_OPEN: usize = 2;
 const OLD_SEGMENT_CACHE_BYTES: usize = 1024 * 1024;
 
@@ -112,7 +113,7 @@ struct Shared {
     newest: RwLock<Option<Database>>,
     /// Oldest first.
     segments: RwLock<Vec<Segment>>,
-    older_open: Mutex<Vec<(Seq, Arc<Database>)>>,
+    older_open: Mutex<Vec<(Seq, Arc<Older>)>>,
     head: AtomicU64,
     /// New records get numbers from here on at least: below it some may have been given that nobody can read any more.
     next: AtomicU64,
@@ -343,7 +344,7 @@ impl Found {
     }
 
     /// Take what a segment has; true when it is enough.
-    fn take(&mut self, database: &Database, from: Seq) -> Result<bool, StoreError> {
+    fn take(&mut self, database: &dyn ReadableDatabase, from: Seq) -> Result<bool, StoreError> {
         let transaction = database.begin_read()?;
         let table = transaction.open_table(BLOCKS)?;
         // the block that `from` stands in begins there or before
@@ -367,7 +368,7 @@ impl Found {
 }
 
 /// Number and bytes of the newest record of a segment.
-fn newest_record(database: &Database) -> Result<Option<(Seq, Vec<u8>)>, StoreError> {
+fn newest_record(database: &dyn ReadableDatabase) -> Result<Option<(Seq, Vec<u8>)>, StoreError> {
     let read = database.begin_read()?;
     let table = read.open_table(BLOCKS)?;
     let Some((first, block)) = table.last()? else { return Ok(None) };
@@ -457,7 +458,7 @@ impl Shared {
     }
 
     /// An older segment, opened when it is asked for; a few stay open. `None`: it has aged out.
-    fn older(&self, first: Seq) -> Result<Option<Arc<Database>>, StoreError> {
+    fn older(&self, first: Seq) -> Result<Option<Arc<Older>>, StoreError> {
         let mut open = self.older_open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, database)) = open.iter().find(|(f, _)| *f == first) {
             return Ok(Some(Arc::clone(database)));
@@ -466,7 +467,7 @@ impl Shared {
         if self.disk.length(&path).map_err(|e| self.io(&e))?.is_none() {
             return Ok(None);
         }
-        let database = Arc::new(super::open(&*self.disk, &path, OLD_SEGMENT_CACHE_BYTES)?);
+        let database = Arc::new(Older::open(&*self.disk, &path)?);
         if open.len() >= OLD_SEGMENTS_OPEN {
             open.remove(0);
         }

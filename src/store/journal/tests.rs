@@ -270,7 +270,8 @@ fn a_file_that_is_no_database_is_set_aside_and_no_number_is_given_twice() {
 fn what_is_damaged_leaves_with_its_segment() {
     let directory = tempfile::TempDir::new().expect("a directory");
     let running = run(directory.path(), 16, 1);
-    (1..=4).for_each(|n| drop(running.append(record(n, 10))));
+    let numbers: Vec<Seq> = (1..=4).map(|n| running.append(record(n, 10))).collect();
+    assert_eq!(numbers, [1, 2, 3, 4]);
     running.end();
     let journal = crate::store::journal_path(directory.path());
     std::fs::write(journal.join(format!("{:020}.redb", 2)), "rubbish").expect("writes");

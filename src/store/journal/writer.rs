@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Aged, BLOCKS, Batch, Command, Refused, Retention, Segment, Shared, block, newest_record, record_time};
+use super::{Aged, BLOCKS, Batch, Command, Refused, Retention, Segment, Shared, block};
 use crate::limits::{JOURNAL_BATCH_BYTES, JOURNAL_BATCH_RECORDS};
 use crate::store::StoreError;
 use crate::time::{self, Timestamp};
@@ -161,7 +161,7 @@ impl Committer {
         // the newest segment stays
         for (segment, next) in segments.iter().zip(segments.iter().skip(1)) {
             let last = next.first - 1;
-            if last > what.folded || (total <= what.max_bytes && self.newest_of(segment)? >= what.before) {
+            if last > what.folded || (total <= what.max_bytes && self.newest_of(segment, next.first)? >= what.before) {
                 break;
             }
             if !what.only_look {
@@ -181,12 +181,11 @@ impl Committer {
     }
 
     /// Time of the newest record of an older segment: read once.
-    fn newest_of(&self, segment: &Segment) -> Result<Timestamp, StoreError> {
+    fn newest_of(&self, segment: &Segment, end: Seq) -> Result<Timestamp, StoreError> {
         if let Some(newest) = segment.newest {
             return Ok(newest);
         }
-        let Some(database) = self.shared.older(segment.first)? else { return Ok(Timestamp::default()) };
-        let newest = newest_record(&database)?.map(|(_, bytes)| record_time(&bytes)).unwrap_or_default();
+        let newest = self.shared.newest_in(segment.first, end)?;
         let mut segments = self.shared.segments.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = segments.iter_mut().find(|s| s.first == segment.first) {
             known.newest = Some(newest);
