@@ -19,7 +19,7 @@ use crate::sources::Credentials;
 use crate::store::state::State;
 use crate::store::{StoreError, copy_file, snapshot_path, state_path};
 use crate::time;
-use crate::types::Secret;
+use crate::types::{ItemMaps, Secret};
 
 /// Make the data directory, for its owner only, unless it is there.
 pub fn make_data_directory(path: &Path) -> Result<(), StartError> {
@@ -58,6 +58,13 @@ pub fn open_state(data: &Path, cache: usize) -> Result<State, StoreError> {
             open_state(data, cache)
         }
         other => other,
+    }
+}
+
+/// Let a configuration hold the mappings that are in use already instead of its own copies of them.
+pub(super) fn share_items(config: &mut Checked, items: &ItemMaps) {
+    for source in &mut config.sources {
+        source.items = items.share(std::mem::take(&mut source.items));
     }
 }
 

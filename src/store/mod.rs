@@ -17,7 +17,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Version of both files' forms. A file with a higher one is refused: an older program must not guess.
-pub const SCHEMA_VERSION: u64 = 1;
+pub const SCHEMA_VERSION: u64 = 2;
 
 /// What can go wrong with the store.
 #[derive(Debug)]
