@@ -21,8 +21,8 @@ const ITEMS: usize = 5_000;
 
 /// A mapping of [`ITEMS`], newest first as platforms export them.
 fn mapping(prefix: &str) -> String {
-    let rows: String = (0..ITEMS).rev().map(|n| format!("2718{n:08};{prefix}-{n}\n")).collect();
-    format!("item;sku\n{rows}")
+    let rows: Vec<String> = (0..ITEMS).rev().map(|n| format!("2718{n:08};{prefix}-{n}\n")).collect();
+    format!("item;sku\n{}", rows.concat())
 }
 
 /// Deliver a quantity of an item and wait for the level of a SKU.

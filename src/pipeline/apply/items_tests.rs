@@ -62,7 +62,7 @@ fn items_are_in_force_with_their_policy_and_leave_with_it() {
     let mut b = Bench::new();
     b.feed(&[shop(1, "d1", 10, 1, 5, 1)]);
     let (old, new) = (items(), many());
-    assert!(new.name().parts > 1, "{} bytes a part", ITEM_PART_MAX_BYTES);
+    assert!(new.name().parts > 1, "{ITEM_PART_MAX_BYTES} bytes a part");
     b.feed(&parts(&new));
     b.feed(&[shop(2, "d2", 10, 1, 6, 2)]);
     assert_eq!(b.level("hall", "A"), tracked(6), "parts alone change nothing");

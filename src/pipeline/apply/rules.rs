@@ -13,13 +13,19 @@ use crate::types::{ItemMap, ItemMapDigest, ItemMaps, Quantity, Settings, Warehou
 /// The item mappings that a policy names.
 pub(super) type PolicyMaps = BTreeMap<ItemMapDigest, Arc<ItemMap>>;
 
-/// Find the mappings that a policy names: those in use are shared, others are built from the state. `None` when the state
-/// does not hold one of them, whether or not it is in use: what the fold does follows from the journal alone.
-pub(super) fn find_maps(policy: &Policy, state: &State, in_use: &ItemMaps) -> Result<Option<PolicyMaps>, StoreError> {
+/// Find the mappings that a policy names: those in use are shared, others are built from the state. `None` when the state does
+/// not hold one of them. With a policy that is new also what is in use must have come through the journal: what the fold makes
+/// of a journal must not depend on who else holds its items.
+pub(super) fn find_maps(
+    policy: &Policy,
+    new: bool,
+    state: &State,
+    in_use: &ItemMaps,
+) -> Result<Option<PolicyMaps>, StoreError> {
     let mut maps = PolicyMaps::new();
     for (digest, name) in policy.item_maps() {
         let map = match in_use.get(name) {
-            Some(map) => state.has_item_map(name)?.then_some(map),
+            Some(map) => (!new || state.has_item_map(name)?).then_some(map),
             None => state.item_map(name)?.map(|map| in_use.share(Arc::new(map))),
         };
         let Some(map) = map else { return Ok(None) };

@@ -61,7 +61,7 @@ impl Folder {
             let bad = |error| StoreError::Row(format!("the state's policy: {error}"));
             policy = Policy::from_json(&state.meta.policy).map_err(bad)?;
         }
-        let maps = find_maps(&policy, state, &items)?;
+        let maps = find_maps(&policy, false, state, &items)?;
         let maps = maps.ok_or_else(|| StoreError::Row("the state does not hold the items of its policy".to_owned()))?;
         Ok(Self { rules: Rules::compile(&policy, &maps, state), items })
     }
@@ -261,7 +261,7 @@ impl Folder {
         }
         // a policy of a form that this program does not know must not be folded by guessing: an older program stops here
         let policy = Policy::from_json(json).map_err(|error| StoreError::Row(format!("policy in record {seq}: {error}")))?;
-        let Some(maps) = find_maps(&policy, state, &self.items)? else {
+        let Some(maps) = find_maps(&policy, true, state, &self.items)? else {
             // its items stood before the oldest record that is left: the next start writes all of it again
             tally.unusable_policies.push(seq);
             return Ok(());
