@@ -158,7 +158,20 @@ pub const SECRET_FILE_MAX_BYTES: u64 = 64 * 1024;
 pub const PEM_FILE_MAX_BYTES: u64 = 2 * 1024 * 1024;
 /// Largest `items_file` in bytes.
 pub const ITEMS_FILE_MAX_BYTES: u64 = 16 * 1024 * 1024;
-/// Items one source may map in its configuration: they are part of every policy record; `map import` has no such bound.
+/// Longest line of an `items_file` in bytes: two ids of [`NAME_MAX_BYTES`] in quotes fit, a file that is no table does not.
+pub const ITEMS_LINE_MAX_BYTES: usize = 4096;
+/// Bad lines of an `items_file` that are told one by one: another file by mistake has as many as it has lines.
+pub const ITEMS_BAD_LINES_TOLD: usize = 100;
+/// Ids and SKUs of one mapping in bytes: above [`ITEMS_FILE_MAX_BYTES`] and [`CONFIG_MAX_BYTES`] together, below 26 bits.
+pub const ITEM_MAP_MAX_BYTES: usize = 32 * 1024 * 1024;
+/// One journal record and one row of a mapping in bytes: with its key it fits a page of 64 KiB of the database.
+pub const ITEM_PART_MAX_BYTES: usize = 60 * 1024;
+/// Parts of a mapping on their way into the journal at once: one durable write for some, and never much in memory.
+pub const ITEM_PARTS_IN_FLIGHT: usize = 4;
+/// A checkpoint is made when so many bytes of mappings are not yet written: they are held twice until then.
+pub const ITEM_PARTS_UNWRITTEN_BYTES: usize = 512 * 1024;
+/// Items one source may map in its configuration: about 3.5 MB of memory, twice that during a reload
+/// that changes them; `map import` has no such bound.
 pub const ITEMS_CONFIGURED_MAX: usize = 100_000;
 /// Secrets of one source: each costs one HMAC for every forged request. A rotation needs two.
 pub const SECRETS_MAX: usize = 8;
