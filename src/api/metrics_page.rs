@@ -14,6 +14,7 @@ use super::sources::tasks_by_source;
 use super::{Call, Context, Shared, SourceInfo, health, process, status};
 use crate::metrics::{self, WarehouseFigures};
 use crate::stock::totals::Totals;
+use crate::store::journal::Lost;
 use crate::store::rows::Cause;
 use crate::store::state::State;
 use crate::time::{self, Timestamp};
@@ -102,6 +103,7 @@ fn refresh_rest(context: &Context, cursor: Seq, now: Timestamp) {
     let (records, age) = status::lag(cursor, journal, now);
     metrics::fold_lag(records, age);
     metrics::journal_head(journal.head());
+    metrics::journal_lost(journal.lost().iter().filter(|lost| lost.certain).map(Lost::count).sum());
     metrics::journal_queue(context.appender.queued());
     metrics::store_bytes("journal", journal.file_bytes());
     metrics::ready(health::is_ready(context));

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::problem::{Answer, json};
 use super::{Context, Shared, health};
 use crate::store::codec::decode_record;
-use crate::store::journal::Journal;
+use crate::store::journal::{Journal, Lost};
 use crate::store::state::State;
 use crate::time::{self, Timestamp};
 use crate::types::Seq;
@@ -25,6 +25,32 @@ pub(super) struct JournalFigures {
     /// Records waiting for the next commit.
     queued: u64,
     queue_capacity: usize,
+    /// Damaged files that were set aside and are still kept.
+    repairs: u64,
+    /// What they have lost.
+    lost: Vec<LostRange>,
+}
+
+/// Journal records that damage has taken.
+#[derive(Serialize)]
+struct LostRange {
+    from: Seq,
+    to: Seq,
+    /// They were received after this moment and before the next; unknown at a segment's edges.
+    after: Option<String>,
+    before: Option<String>,
+    /// `false`: numbers that are left out, in case there were such records.
+    certain: bool,
+}
+
+/// Ranges that are listed; who has more needs no list.
+const LOST_LISTED: usize = 100;
+
+impl From<Lost> for LostRange {
+    fn from(lost: Lost) -> Self {
+        let Lost { from, to, after, before, certain } = lost;
+        Self { from, to, after: after.map(|at| at.to_string()), before: before.map(|at| at.to_string()), certain }
+    }
 }
 
 #[derive(Serialize)]
@@ -96,6 +122,8 @@ impl Status {
                 healthy: journal.healthy(),
                 queued: context.appender.queued(),
                 queue_capacity: context.appender.capacity(),
+                repairs: journal.repairs(),
+                lost: journal.lost().into_iter().take(LOST_LISTED).map(LostRange::from).collect(),
             },
             fold: FoldFigures {
                 cursor: meta.cursor,

@@ -15,6 +15,8 @@ struct Report {
     entries: u64,
     positions: u64,
     problems: Vec<String>,
+    /// Sentences about journal records that damage has taken: no fault of the ledger, but it may lack what they said.
+    lost: Vec<String>,
 }
 
 /// `GET /api/v1/verify`: one walk at a time.
@@ -36,5 +38,6 @@ pub(super) async fn verify(shared: &Arc<Shared>) -> Answer {
         })
         .await?;
     let Verified { entries, positions, problems } = verified;
-    Ok(json(&Report { ok: problems.is_empty(), entries, positions, problems }))
+    let lost = shared.context.journal.lost().iter().map(ToString::to_string).collect();
+    Ok(json(&Report { ok: problems.is_empty(), entries, positions, problems, lost }))
 }

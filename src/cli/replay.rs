@@ -38,6 +38,9 @@ struct Replayed {
     digest: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_difference: Option<Where>,
+    /// Journal records that damage has taken, in sentences: a state that had folded them differs from a replay without them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    lost: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -105,6 +108,7 @@ fn replay(data: &Path, scratch: &Path) -> Result<Replayed, StoreError> {
         to: reached,
         digest: data_encoding::HEXLOWER.encode(&state.digest()?),
         first_difference: difference.map(Where::from),
+        lost: journal.lost().iter().map(ToString::to_string).collect(),
     })
 }
 
@@ -115,6 +119,9 @@ fn show(replayed: &Replayed, json: bool) {
             Err(error) => eprintln!("stockgate: {error}"),
         }
         return;
+    }
+    for lost in &replayed.lost {
+        println!("{lost}");
     }
     match &replayed.first_difference {
         None if replayed.same => {

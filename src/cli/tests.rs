@@ -176,13 +176,13 @@ dead letter 7
 
 #[test]
 fn a_verification_says_what_is_wrong() {
-    let ok = verify::Report { ok: true, entries: 3, positions: 2, problems: Vec::new() };
+    let ok = verify::Report { ok: true, entries: 3, positions: 2, problems: Vec::new(), lost: Vec::new() };
     assert_eq!(
         verify::render(&ok),
         "ok: 3 ledger entries and 2 levels, the chain is whole and every level follows from it\n"
     );
     let problems = vec!["the chain breaks at audit entry 2".to_owned()];
-    let broken = verify::Report { ok: false, entries: 1, positions: 0, problems };
+    let broken = verify::Report { ok: false, entries: 1, positions: 0, problems, lost: Vec::new() };
     let expected = "not ok: 1 ledger entries and 0 levels walked\n  the chain breaks at audit entry 2\n";
     assert_eq!(verify::render(&broken), expected);
 }

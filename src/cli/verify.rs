@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::client::{Client, Failure, Reach, finish, read};
 use super::{code, output};
-use crate::limits::STATE_CACHE_BYTES;
+use crate::limits::{JOURNAL_CACHE_BYTES, STATE_CACHE_BYTES};
+use crate::store::journal::Journal;
 use crate::store::state::{State, Verified, Verifier};
-use crate::store::{StoreError, state_path};
+use crate::store::{StoreError, journal_path, state_path};
 
 /// Verify the ledger: walk its chain of hashes and compare every level with it.
 ///
@@ -33,12 +34,14 @@ pub(super) struct Report {
     pub(super) entries: u64,
     pub(super) positions: u64,
     pub(super) problems: Vec<String>,
+    /// Journal records that damage has taken, in sentences.
+    pub(super) lost: Vec<String>,
 }
 
 impl From<Verified> for Report {
     fn from(verified: Verified) -> Self {
         let Verified { entries, positions, problems } = verified;
-        Self { ok: problems.is_empty(), entries, positions, problems }
+        Self { ok: problems.is_empty(), entries, positions, problems, lost: Vec::new() }
     }
 }
 
@@ -72,7 +75,16 @@ pub(super) fn in_files(data: &Path, reach: &Reach) -> Result<Report, Failure> {
         let message = format!("there is no {}; --data names the directory that `stockgate serve` keeps", path.display());
         return Err(Failure::new(code::FAILURE, message));
     }
-    match State::open(data, STATE_CACHE_BYTES).and_then(|state| walk(&state)) {
+    let look = |state: State| {
+        let mut report = walk(&state)?;
+        // a copy of the state alone has no journal, and is not given one
+        if journal_path(data).exists() {
+            let journal = Journal::open(data, JOURNAL_CACHE_BYTES, state.meta.cursor)?;
+            report.lost = journal.lost().iter().map(ToString::to_string).collect();
+        }
+        Ok(report)
+    };
+    match State::open(data, STATE_CACHE_BYTES).and_then(look) {
         Ok(report) => Ok(report),
         Err(StoreError::Locked(file)) => {
             eprintln!("{} is in use: asking the gateway that runs", file.display());
@@ -88,11 +100,12 @@ pub(super) fn walk(state: &State) -> Result<Report, StoreError> {
 
 pub(super) fn render(report: &Report) -> String {
     let walked = format!("{} ledger entries and {} levels", report.entries, report.positions);
-    if report.ok {
-        return format!("ok: {walked}, the chain is whole and every level follows from it\n");
-    }
-    let mut out = format!("not ok: {walked} walked\n");
-    for problem in &report.problems {
+    let mut out = if report.ok {
+        format!("ok: {walked}, the chain is whole and every level follows from it\n")
+    } else {
+        format!("not ok: {walked} walked\n")
+    };
+    for problem in report.problems.iter().chain(&report.lost) {
         out.push_str(&format!("  {}\n", output::clean(problem)));
     }
     out

@@ -89,7 +89,7 @@ io_errors!(redb::StorageError, redb::TableError, redb::TransactionError, redb::C
 /// Tell damage from a disk that fails: pages that are not there and trees that do not hold together are the file's fault.
 fn of_redb(error: redb::Error) -> StoreError {
     match error {
-        redb::Error::Io(io) if is_damage(&io) => StoreError::Row(io.to_string()),
+        redb::Error::Io(io) if is_damaged_file(&io) => StoreError::Row(io.to_string()),
         redb::Error::Io(_)
         | redb::Error::PreviousIo
         | redb::Error::DatabaseAlreadyOpen
@@ -100,7 +100,18 @@ fn of_redb(error: redb::Error) -> StoreError {
     }
 }
 
-fn is_damage(error: &std::io::Error) -> bool {
+/// Run something that reads a file which may be damaged: redb trusts a file that was closed cleanly, and may panic over it.
+fn guarded<T>(read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(read));
+    caught.unwrap_or_else(|_| Err(StoreError::Row("the file is damaged: reading it led nowhere".to_owned())))
+}
+
+/// It is the file's fault, not the disk's or a person's.
+fn is_damage(error: &StoreError) -> bool {
+    matches!(error, StoreError::Damaged { .. } | StoreError::Row(_))
+}
+
+fn is_damaged_file(error: &std::io::Error) -> bool {
     use std::io::ErrorKind;
     matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::InvalidInput | ErrorKind::UnexpectedEof)
 }
@@ -113,6 +124,11 @@ pub fn journal_path(data: &Path) -> PathBuf {
 /// The state's file in a data directory.
 pub fn state_path(data: &Path) -> PathBuf {
     data.join("state.redb")
+}
+
+/// A state that is to be checked page by page before it is used again.
+fn suspect_path(data: &Path) -> PathBuf {
+    data.join("state.suspect")
 }
 
 /// The state's last snapshot in a data directory: what the journal's removed part had come to.
@@ -136,7 +152,7 @@ fn builder(cache: usize) -> redb::Builder {
 fn not_opened(path: &Path, error: redb::DatabaseError) -> StoreError {
     match error {
         redb::DatabaseError::DatabaseAlreadyOpen => StoreError::Locked(path.to_owned()),
-        redb::DatabaseError::Storage(redb::StorageError::Io(io)) if !is_damage(&io) => {
+        redb::DatabaseError::Storage(redb::StorageError::Io(io)) if !is_damaged_file(&io) => {
             StoreError::Io(format!("{}: {io}", path.display()))
         }
         other => StoreError::Damaged { file: path.to_owned(), cause: other.to_string() },
@@ -146,22 +162,28 @@ fn not_opened(path: &Path, error: redb::DatabaseError) -> StoreError {
 /// Open or create a database with a bounded cache; refuse one with a newer schema.
 fn open(disk: &dyn Disk, path: &Path, cache: usize) -> Result<redb::Database, StoreError> {
     let database = disk.database(path, &builder(cache)).map_err(|error| not_opened(path, error))?;
-    if !has_schema(&database, path)? {
+    ensure_schema(&database, path)?;
+    Ok(database)
+}
+
+fn ensure_schema(database: &redb::Database, path: &Path) -> Result<(), StoreError> {
+    if !has_schema(database, path)? {
         let mut write = database.begin_write()?;
         write.set_two_phase_commit(true);
         write.open_table(META)?.insert("schema", SCHEMA_VERSION.to_be_bytes().as_slice())?;
         write.commit()?;
     }
-    Ok(database)
+    Ok(())
 }
 
-/// The same to write to, with every page compared with its checksum: redb believes a file that was closed cleanly.
+/// The same, with every page compared with its checksum: redb believes a file that was closed cleanly, and what it copies
+/// from a damaged page gets a new checksum that is right.
 fn open_whole(disk: &dyn Disk, path: &Path, cache: usize) -> Result<redb::Database, StoreError> {
     let mut database = disk.database(path, &builder(cache)).map_err(|error| not_opened(path, error))?;
     if !database.check_integrity().map_err(|error| not_opened(path, error))? {
         tracing::warn!(file = %path.display(), "redb's notes about free pages were not right: made anew");
     }
-    has_schema(&database, path)?;
+    ensure_schema(&database, path)?;
     Ok(database)
 }
 

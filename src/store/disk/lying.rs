@@ -290,7 +290,7 @@ impl Disk for LyingDisk {
         };
         let copy = Image { files: vec![content], names: BTreeMap::from([(path.to_owned(), 0)]) };
         let mut builder = Builder::new();
-        builder.set_cache_size(PIECE * 256).set_repair_callback(|repair| repair.abort());
+        builder.set_cache_size(PIECE * 256).set_repair_callback(redb::RepairSession::abort);
         Ok(Box::new(Self::holding(copy).database(path, &builder)?))
     }
 
@@ -427,11 +427,7 @@ fn lie_about_content(content: &mut Content, ops: &[Op], share: u64, grain: usize
     let mut parts = Vec::new();
     for op in ops {
         match op {
-            Op::SetLen(_, to) => {
-                if dice(100) < share {
-                    len = *to;
-                }
-            }
+            Op::SetLen(_, to) if dice(100) < share => len = *to,
             Op::Write(_, offset, data) => {
                 let mut at = 0;
                 while at < data.len() {

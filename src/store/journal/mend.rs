@@ -17,7 +17,7 @@ use super::salvage::{self, Lost};
 use super::{BLOCKS, Found, OLD_SEGMENT_CACHE_BYTES, Segment, Shared, block};
 use crate::limits::JOURNAL_BATCH_RECORDS;
 use crate::store::disk::{self, Disk, Reader};
-use crate::store::{META, StoreError, open, open_reader, open_whole};
+use crate::store::{META, StoreError, guarded, is_damage, open, open_reader, open_whole};
 use crate::time::Timestamp;
 use crate::types::Seq;
 
@@ -50,17 +50,6 @@ impl Drop for Older {
             tracing::debug!("a damaged segment was not closed cleanly");
         }
     }
-}
-
-/// Run something that reads a file which may be damaged: redb trusts a file that was closed cleanly, and may panic over it.
-fn guarded<T>(read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    let caught = catch_unwind(AssertUnwindSafe(read));
-    caught.unwrap_or_else(|_| Err(StoreError::Row("the file is damaged: reading it led nowhere".to_owned())))
-}
-
-/// It is the file's fault, not the disk's or a person's.
-fn is_damage(error: &StoreError) -> bool {
-    matches!(error, StoreError::Damaged { .. } | StoreError::Row(_))
 }
 
 /// What a mended segment says that it has lost.
@@ -150,7 +139,13 @@ impl Shared {
             });
             if lost.is_err() {
                 // a database over a damaged file may panic once more as it goes
-                guarded(|| Ok(drop(slot.take()))).unwrap_or_default();
+                let closed = guarded(|| {
+                    drop(slot.take());
+                    Ok(())
+                });
+                if closed.is_err() {
+                    tracing::debug!("a damaged segment was not closed cleanly");
+                }
             }
             Ok::<_, StoreError>((slot, lost?))
         };
@@ -311,18 +306,12 @@ impl Shared {
 
 fn report<'a>(lost: impl Iterator<Item = &'a Lost>, kept: usize) {
     let mut gone = 0;
-    for Lost { from, to, after, before, certain } in lost {
-        let time = |at: &Option<Timestamp>| at.map_or_else(|| "unknown".to_owned(), |at| at.to_string());
-        let (after, before) = (time(after), time(before));
-        if *certain {
-            gone += (to + 1).saturating_sub(*from);
-            tracing::error!(from, to, after, before, "journal records are lost: levels that had folded them stand");
+    for lost in lost {
+        if lost.certain {
+            gone += lost.count();
+            tracing::error!(from = lost.from, to = lost.to, "{lost}; levels that had folded them stand");
         } else {
-            tracing::warn!(
-                from,
-                to,
-                "these journal numbers are left out: they may have been given to records that are lost"
-            );
+            tracing::warn!(from = lost.from, to = lost.to, "{lost}");
         }
     }
     crate::metrics::journal_repaired();

@@ -6,6 +6,7 @@
 //! to be: it is genuine, and where two of them claim a number, the later one has it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use super::{block, record_time};
 use crate::store::StoreError;
@@ -40,6 +41,25 @@ impl Lost {
     /// How many numbers.
     pub fn count(&self) -> u64 {
         (self.to + 1).saturating_sub(self.from)
+    }
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { from, to, .. } = self;
+        if !self.certain {
+            return write!(
+                f,
+                "journal numbers {from} to {to} are left out: whether there were records with them is not known"
+            );
+        }
+        write!(f, "journal records {from} to {to} are lost to damage")?;
+        match (self.after, self.before) {
+            (Some(after), Some(before)) => write!(f, ", received between {after} and {before}"),
+            (Some(after), None) => write!(f, ", received after {after}"),
+            (None, Some(before)) => write!(f, ", received before {before}"),
+            (None, None) => Ok(()),
+        }
     }
 }
 

@@ -36,7 +36,7 @@ use super::rows::{
     Cause, DeadLetter, FetchTask, IgnoredRow, LinkMark, Names, PositionKey, Remains, SourceRow, decode_dead,
     decode_position, decode_source, decode_task, decode_totals, encode_audit, encode_ignored, encode_position, source_key,
 };
-use crate::limits::DEDUP_GENERATION_KEYS;
+use crate::limits::{DEDUP_GENERATION_KEYS, STATE_CHECKED_BYTES};
 use crate::stock::audit::{Entry, GENESIS, Link};
 use crate::stock::level::{Position, Rule, Value};
 use crate::stock::totals::Totals;
@@ -524,8 +524,9 @@ impl State {
 /// Open the file. One that is not there is made whole under another name first: a power cut leaves no half of one.
 fn open_or_make(disk: &dyn Disk, path: &Path, cache: usize) -> Result<Database, StoreError> {
     let io = |error: std::io::Error| StoreError::Io(format!("{}: {error}", path.display()));
-    if disk.length(path).map_err(io)?.is_some() {
-        let database = super::open(disk, path, cache)?;
+    if let Some(bytes) = disk.length(path).map_err(io)? {
+        let open = if bytes <= STATE_CHECKED_BYTES { super::open_whole } else { super::open };
+        let database = open(disk, path, cache)?;
         make_tables(&database)?;
         return Ok(database);
     }

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::workload::{DATA, Life, Running, Sent, Workload};
+use super::workload::{CACHE, DATA, GENERATION, Life, Running, Sent, Workload};
 use super::{Random, asked_for};
+use crate::pipeline::apply::refold;
 use crate::store::disk::Disk;
 use crate::store::disk::lying::{Image, LyingDisk, Platter};
 use crate::store::journal::{Journal, Lost};
-use crate::store::journal_path;
+use crate::store::{journal_path, open_state_on, state_path};
 use crate::types::Seq;
 
 const PAGE: usize = 4096;
@@ -171,4 +172,56 @@ fn crash_damaged_journals_are_mended_through_power_cuts() {
         let (uncut, cut) = both.unwrap_or_else(|_| panic!("STOCKGATE_CRASH_SEED={seed}: {what}"));
         assert_eq!(uncut, cut, "seed {seed}: {what}: a power cut takes nothing more");
     }
+}
+
+/// Fold with whatever state is there: its digest.
+fn refolded(disk: &Arc<dyn Disk>) -> [u8; 32] {
+    let data = Path::new(DATA);
+    let mut state = open_state_on(disk, data, CACHE, GENERATION).expect("a damaged state does not stop a start");
+    let journal = Journal::open_on(Arc::clone(disk), data, CACHE, state.meta.cursor).expect("opens");
+    refold(&journal, &mut state, Seq::MAX).expect("folds");
+    state.digest().expect("reads")
+}
+
+#[test]
+fn crash_damaged_states_are_set_aside_and_rebuilt() {
+    let mut workloads = Vec::new();
+    let mut aside = 0;
+    for seed in seeds(10) {
+        let life = a_life(seed, &mut workloads);
+        let mut random = Random::new(seed, 5);
+        let mut image = life.end.clone();
+        let path = state_path(Path::new(DATA));
+        let mut what = spoil(&mut image, &path, &mut random).to_owned();
+        if random.below(2) == 0 {
+            // it led the fold of the process before astray
+            let bytes = image.bytes(&path).expect("it is there");
+            image.set(&path.with_extension("suspect"), &bytes);
+            image.remove(&path);
+            what.push_str(", suspect");
+        }
+        let lying = LyingDisk::holding(image);
+        let disk: Arc<dyn Disk> = Arc::new(lying.clone());
+        let digest = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| refolded(&disk)));
+        let digest = digest.unwrap_or_else(|_| panic!("STOCKGATE_CRASH_SEED={seed}: {what}"));
+        assert_eq!(Some(&digest), life.digests.last(), "STOCKGATE_CRASH_SEED={seed}: {what}");
+        aside += usize::from(lying.now().names().any(|name| name.display().to_string().contains("state.damaged-")));
+    }
+    assert!(aside > 0 || seeds(10).count() < 20, "none was damaged where it matters");
+}
+
+#[test]
+fn crash_a_suspect_state_that_is_whole_gets_its_name_back() {
+    let life = &Workload::run(100).lives[0];
+    let lying = LyingDisk::holding(life.end.clone());
+    let disk: Arc<dyn Disk> = Arc::new(lying.clone());
+    let state = open_state_on(&disk, Path::new(DATA), CACHE, GENERATION).expect("opens");
+    let folded = state.meta.cursor;
+    state.suspect().expect("renames");
+    drop(state);
+    assert!(lying.now().bytes(&state_path(Path::new(DATA))).is_none());
+    let state = open_state_on(&disk, Path::new(DATA), CACHE, GENERATION).expect("opens");
+    assert!(folded > 0 && state.meta.cursor == folded, "as far as it was");
+    let names: Vec<String> = lying.now().names().map(|name| name.display().to_string()).collect();
+    assert!(names.iter().all(|name| !name.contains("damaged") && !name.contains("suspect")), "{names:?}");
 }

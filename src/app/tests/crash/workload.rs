@@ -15,7 +15,7 @@ use crate::store::journal::{Appender, Journal, Pending, Retention};
 use crate::store::open_state_on;
 use crate::store::state::State;
 use crate::time::Timestamp;
-use crate::types::{Delivery, DeliveryKey, HeaderList, Record, RecordBody, Seq};
+use crate::types::{Delivery, DeliveryKey, HeaderList, ItemMaps, Record, RecordBody, Seq};
 
 /// Where the data lies on the lying disk.
 pub(super) const DATA: &str = "data";
@@ -108,7 +108,7 @@ impl Running {
         let data = Path::new(DATA);
         let mut state = open_state_on(disk, data, CACHE, GENERATION).expect("opens");
         let journal = Journal::open_on(Arc::clone(disk), data, CACHE, state.meta.cursor).expect("opens");
-        let folder = Folder::new(&mut state);
+        let folder = Folder::new(&mut state, ItemMaps::default()).expect("a policy that can be read");
         let (entered, committed) = sync_channel(1);
         let (go_on, wait) = sync_channel(1);
         let callback = move |_| {
@@ -274,9 +274,9 @@ fn policy() -> &'static str {
     static POLICY: OnceLock<String> = OnceLock::new();
     POLICY.get_or_init(|| {
         let text = serde_json::json!({
-            "v": 1,
+            "v": 2,
             "sources": {"gen": {
-                "kind": "generic", "api": false, "warehouse": "hall", "locations": {}, "items": {},
+                "kind": "generic", "api": false, "warehouse": "hall", "locations": {}, "items": null,
                 "settings": {"identity": {"header": "x-id"}, "map": {"sku": "/sku", "quantity": "/n", "mode": "delta"}}
             }},
             "warehouses": {"hall": {"authority": [], "low": "2"}},
@@ -302,7 +302,7 @@ impl Reference {
         self.images.truncate(same + 1);
         let lying = LyingDisk::holding(self.images.last().cloned().unwrap_or_default());
         let mut state = State::open_on(Arc::new(lying.clone()), Path::new(DATA), CACHE, GENERATION).expect("opens");
-        let mut folder = Folder::new(&mut state);
+        let mut folder = Folder::new(&mut state, ItemMaps::default()).expect("a policy that can be read");
         if self.digests.is_empty() {
             state.checkpoint().expect("writes");
             state.checkpointed().expect("reads");
