@@ -70,7 +70,7 @@ pub const JOURNAL_BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes in one journal segment (one redb table). Retention drops whole segments, so this is its grain.
 pub const JOURNAL_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 /// redb page cache of the newest journal segment. Appends touch only the right edge of one tree.
-pub const JOURNAL_CACHE_BYTES: usize = 8 * 1024 * 1024;
+pub const JOURNAL_CACHE_BYTES: usize = 4 * 1024 * 1024;
 /// Committed batches the fold may lag behind in memory; past it the fold reads the journal itself.
 pub const FOLD_QUEUE_BATCHES: usize = 64;
 /// ... and in bytes.
@@ -84,16 +84,18 @@ pub const RETENTION_PERIOD: Duration = Duration::from_secs(60);
 
 // ---- state ------------------------------------------------------------------------------------------------------
 
-/// redb page cache of `state.redb` (default).
-pub const STATE_CACHE_BYTES: usize = 24 * 1024 * 1024;
+/// redb page cache of `state.redb` (default). What is needed often is in memory as rows; the system caches the file, too.
+pub const STATE_CACHE_BYTES: usize = 16 * 1024 * 1024;
 /// Most records folded in one step: bounds how long a reader waits for the state lock.
 pub const FOLD_STEP_RECORDS: usize = 512;
-/// A checkpoint at least this often when anything changed.
-pub const CHECKPOINT_PERIOD: Duration = Duration::from_secs(5);
-/// ... or after this many folded records: bounds the memory of what is not yet written.
-pub const CHECKPOINT_RECORDS: u64 = 65_536;
-/// ... or when about so many bytes of rows are not yet written, for the same reason when rows are large (dead letters).
-pub const CHECKPOINT_BYTES: usize = 16 * 1024 * 1024;
+/// A checkpoint at least this often when anything changed (default). Each writes some twenty pages however little changed, and
+/// flash wears; what a crash takes back is folded again in a fraction of a second.
+pub const CHECKPOINT_PERIOD: Duration = Duration::from_secs(30);
+/// ... or after this many folded records: bounds what a start after a crash has to fold.
+pub const CHECKPOINT_RECORDS: u64 = 131_072;
+/// ... or when rows that are not yet written take about so many bytes. The more a checkpoint gathers, the fewer times a page is
+/// written; with a million positions this is about a hundred thousand changes.
+pub const CHECKPOINT_BYTES: usize = 12 * 1024 * 1024;
 /// Keys in one dedup generation; a full one is sealed, sorted and gets a filter.
 pub const DEDUP_GENERATION_KEYS: usize = 262_144;
 /// Positions kept in memory between checkpoints.
