@@ -76,7 +76,8 @@
 //! - **The state is written behind**: the fold works in memory and writes what changed at checkpoints, with the cursor, in one
 //!   durable transaction, instead of many transactions without durability. Fewer random writes, same guarantee.
 //! - **The policy is in the journal**: mappings, authority lists and adapters' settings, without secrets. Otherwise a replay would
-//!   depend on today's file.
+//!   depend on today's file. It names its item mappings by their digest; their parts are records before it ([`types::ItemMap`]),
+//!   so that 100,000 items cost 3.5 MB once and not a policy text of 4 MB in every checkpoint.
 //! - **Arrival is a journal position, not a time**, so a clock that is set back makes nothing stale; a fetched answer ranks where
 //!   the journal's head was when its request was sent.
 //! - **Identity has two forms** ([`types::Identity`]): a name that the platform gives its deliveries, looked up in the dedup table; or

@@ -150,8 +150,9 @@ pub const PAGE_ROWS: usize = 100;
 
 // ---- configuration ----------------------------------------------------------------------------------------------
 
-/// Largest configuration file in bytes. Mappings of many items belong in an `items_file`.
-pub const CONFIG_MAX_BYTES: u64 = 4 * 1024 * 1024;
+/// Largest configuration file in bytes: 256 sources and 1024 warehouses fit several times. While it is read, its tree takes
+/// more than thirty times its size; mappings of many items belong in an `items_file`, which is read line by line.
+pub const CONFIG_MAX_BYTES: u64 = 512 * 1024;
 /// Largest file that holds a secret, in bytes: past it, it is another file.
 pub const SECRET_FILE_MAX_BYTES: u64 = 64 * 1024;
 /// Largest certificate, key or authority bundle in bytes; a system's whole bundle is about 250 KiB.
