@@ -35,7 +35,7 @@ use crate::store::journal::{Journal, Refused};
 use crate::store::state::SharedState;
 use crate::time;
 
-/// How often histograms are folded up; without it their samples pile up between scrapes.
+/// How often histograms are folded up (without it their samples pile up between scrapes) and abandoned backups end.
 const UPKEEP_PERIOD: Duration = Duration::from_secs(5);
 
 /// How often readiness follows the fold.
@@ -188,7 +188,7 @@ impl Gateway {
         let (public_address, admin_address) = (public.local_addr(), admin.local_addr());
         let mut servers = JoinSet::new();
         servers.spawn(public.run(Arc::clone(&core.ingest), stopping.clone()));
-        servers.spawn(admin.run(api, stopping.clone()));
+        servers.spawn(admin.run(Arc::clone(&api), stopping.clone()));
         let mut workers = JoinSet::new();
         let (durable, snapshots) = (handle.clone(), handle.clone());
         let folded = move || durable.durable_cursor();
@@ -202,6 +202,7 @@ impl Gateway {
             loop {
                 tokio::time::sleep(UPKEEP_PERIOD).await;
                 prometheus.run_upkeep();
+                api.upkeep();
             }
         });
         workers.spawn(watch_fold(handle.clone(), Arc::clone(&core)));

@@ -13,6 +13,7 @@
 //! repairs it), and only then work goes on. A batch that failed may still be found in the file afterwards; nobody was told
 //! it was there, and a sender that repeats it is recognised.
 
+mod import;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use std::thread::JoinHandle;
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::import::Importer;
 use self::writer::Committer;
 use super::StoreError;
 use crate::limits::JOURNAL_SEGMENT_BYTES;

@@ -9,6 +9,7 @@
 //! What is in memory for a while: positions (bounded, see `limits`), and audit entries and dead letters not yet written.
 
 mod checkpoint;
+mod image;
 mod query;
 mod verify;
 
@@ -19,6 +20,7 @@ use std::sync::{Arc, RwLock};
 use redb::{Database, ReadOnlyTable, ReadableDatabase, TableDefinition};
 
 pub use checkpoint::Difference;
+pub use image::{Builder, Image};
 pub use query::HistoryItem;
 pub use verify::{Verified, Verifier};
 
