@@ -91,6 +91,10 @@ fn refused(why: String) -> Failure {
 /// What was built is what the manifest says, folds to the journal's end, and explains itself.
 fn prove(manifest: &Manifest, data: &Path) -> Result<Report, Failure> {
     let store = |error| failed(&BackupError::Store(error));
+    // older raw records have aged out: what they had come to begins here, as after retention
+    if manifest.journal.map_or(manifest.cursor + 1, |span| span.first) > 1 {
+        copy_file(&state_path(data), &snapshot_path(data)).map_err(store)?;
+    }
     let mut state = State::open(data, STATE_CACHE_BYTES).map_err(store)?;
     let link = data_encoding::HEXLOWER.encode(&state.meta.link);
     if (state.meta.cursor, state.meta.ledger, &link) != (manifest.cursor, manifest.ledger, &manifest.link) {
@@ -104,10 +108,6 @@ fn prove(manifest: &Manifest, data: &Path) -> Result<Report, Failure> {
         if (journal.oldest(), journal.head()) != (span.first, span.last.max(manifest.cursor)) {
             return Err(refused(format!("the journal has records {} to {}", journal.oldest(), journal.head())));
         }
-    }
-    // older raw records have aged out: what they had come to is begun from here, as after retention
-    if journal.oldest() > 1 {
-        copy_file(&state_path(data), &snapshot_path(data)).map_err(store)?;
     }
     let cursor = refold(&journal, &mut state, journal.head()).map_err(store)?;
     let verified = Verifier::all(&state).map_err(store)?;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{RECORDS, UNFINISHED};
 use crate::limits::{JOURNAL_CACHE_BYTES, JOURNAL_SEGMENT_BYTES};
+use crate::store::disk::RealDisk;
 use crate::store::{StoreError, journal_path};
 use crate::types::Seq;
 
@@ -40,7 +41,7 @@ impl Importer {
         let Some((first, _)) = self.held.first() else { return Ok(()) };
         let path = self.directory.join(format!("{first:020}.redb"));
         let unfinished = self.directory.join(UNFINISHED);
-        let database = crate::store::open(&unfinished, JOURNAL_CACHE_BYTES)?;
+        let database = crate::store::open(&RealDisk, &unfinished, JOURNAL_CACHE_BYTES)?;
         let mut write = database.begin_write()?;
         write.set_two_phase_commit(true);
         {

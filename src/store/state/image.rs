@@ -10,6 +10,7 @@ use super::{
     AUDIT, ByBytes, ByNumber, IGNORED, META, Meta, State, StoreError, TABLES_BY_BYTES, TABLES_BY_NUMBER, files, make_tables,
 };
 use crate::store::backup::{Log, Row};
+use crate::store::disk::RealDisk;
 
 /// Bytes of rows in one transaction of a [`Builder`]: bounds its memory.
 const BUILD_BYTES: usize = 8 * 1024 * 1024;
@@ -176,7 +177,7 @@ pub struct Builder {
 impl Builder {
     /// Begin an empty state in a data directory that has none.
     pub fn new(data: &std::path::Path, cache: usize) -> Result<Self, StoreError> {
-        let database = crate::store::open(&crate::store::state_path(data), cache)?;
+        let database = crate::store::open(&RealDisk, &crate::store::state_path(data), cache)?;
         make_tables(&database)?;
         Ok(Self { database, held: Vec::new(), size: 0 })
     }
