@@ -14,6 +14,7 @@ mod client;
 mod completions;
 mod dead;
 mod demo;
+mod doctor;
 mod explain;
 mod logging;
 mod man;
@@ -78,6 +79,7 @@ commands! {
     Replay(replay),
     Backup(backup),
     Restore(restore),
+    Doctor(doctor),
     Reload(reload),
     Completions(completions),
     Man(man),

@@ -135,24 +135,30 @@ fn copy_log(origin: &mut Origin, directory: &mut Directory, log: Log, first: u64
         Failure::new(code::FAILURE, why)
     };
     let mut next = first;
+    let mut fetched = None;
     if let Some(held) = directory.last(log) {
         if held > last {
             return Err(foreign(&format!("goes to {held} in the backup and only to {last} here")));
         }
         // what is older has aged out here: it can no longer be compared, and does not belong to the backup any more
         if held >= first {
-            let rows = origin.log(log, held)?;
+            let mut rows = origin.log(log, held)?;
             match rows.first() {
                 Some((number, bytes)) if directory.same_history(log, *number, bytes) => {}
                 // removed since the moment was taken
                 Some((number, _)) if *number > held && log == Log::Journal => return Ok(false),
                 _ => return Err(foreign(&format!("row {held} is another one in the backup"))),
             }
+            rows.remove(0);
             next = held + 1;
+            fetched = Some(rows).filter(|rows| !rows.is_empty());
         }
     }
     while next <= last {
-        let mut rows = origin.log(log, next)?;
+        let mut rows = match fetched.take() {
+            Some(rows) => rows,
+            None => origin.log(log, next)?,
+        };
         rows.retain(|(number, _)| *number <= last);
         let Some((end, _)) = rows.last() else { break };
         next = end + 1;
