@@ -84,7 +84,7 @@ fn accept(args: &Args, manifest: &Manifest) -> Result<Report, Failure> {
     Ok(report)
 }
 
-fn refused(why: String) -> Failure {
+fn refused(why: &str) -> Failure {
     Failure::new(code::FAILURE, format!("{why}: nothing was restored"))
 }
 
@@ -98,21 +98,21 @@ fn prove(manifest: &Manifest, data: &Path) -> Result<Report, Failure> {
     let mut state = State::open(data, STATE_CACHE_BYTES).map_err(store)?;
     let link = data_encoding::HEXLOWER.encode(&state.meta.link);
     if (state.meta.cursor, state.meta.ledger, &link) != (manifest.cursor, manifest.ledger, &manifest.link) {
-        return Err(refused(format!(
+        return Err(refused(&format!(
             "the tables are those of record {}, ledger {}, link {link}; the manifest says record {}, ledger {}, link {}",
             state.meta.cursor, state.meta.ledger, manifest.cursor, manifest.ledger, manifest.link
         )));
     }
     let journal = Journal::open(data, JOURNAL_CACHE_BYTES, manifest.cursor).map_err(store)?;
-    if let Some(span) = manifest.journal {
-        if (journal.oldest(), journal.head()) != (span.first, span.last.max(manifest.cursor)) {
-            return Err(refused(format!("the journal has records {} to {}", journal.oldest(), journal.head())));
-        }
+    if let Some(span) = manifest.journal
+        && (journal.oldest(), journal.head()) != (span.first, span.last.max(manifest.cursor))
+    {
+        return Err(refused(&format!("the journal has records {} to {}", journal.oldest(), journal.head())));
     }
     let cursor = refold(&journal, &mut state, journal.head()).map_err(store)?;
     let verified = Verifier::all(&state).map_err(store)?;
     if !verified.problems.is_empty() {
-        return Err(refused(verified.problems.join("\n")));
+        return Err(refused(&verified.problems.join("\n")));
     }
     let levels = verified.positions;
     Ok(Report {

@@ -11,6 +11,10 @@ use std::thread;
 
 use serde_json::Value;
 use stockgate::net::client::Alpn;
+use stockgate::store::codec::encode_record;
+use stockgate::store::journal::{Journal, Retention};
+use stockgate::time::Timestamp;
+use stockgate::types::{Record, RecordBody};
 
 use crate::gateway::{ABSOLUTE, DELTA, Gateway, Site, delivery};
 use crate::load::{Books, id, sku};
@@ -317,6 +321,43 @@ async fn nothing_is_overwritten_and_histories_are_not_mixed() {
     let said =
         run(stockgate().args(["backup", "--admin", "http://127.0.0.1:9"]).arg(site.path().join("none")), "").failed(69);
     assert!(said.contains("stockgate serve") && !site.path().join("none").exists(), "{said}");
+}
+
+/// As if the first raw deliveries had aged out: their segment goes, what they came to stays.
+async fn age_out(site: &Site) {
+    let (head, state) = site.opened();
+    let journal = Journal::open(&site.data(), 1 << 20, head).expect("the journal opens");
+    let (appender, thread) = journal.start_with(1, 1, |_| {}).expect("a thread");
+    let record = encode_record(&Record { at: stockgate::time::now(), body: RecordBody::Policy(&state.meta.policy) });
+    drop(state);
+    appender.append(record).expect("room").durable().await.expect("durable");
+    let what = Retention { before: Timestamp(i64::MAX), max_bytes: u64::MAX, folded: head, only_look: false };
+    assert_eq!(appender.retain(what).await.last, head);
+    drop(appender);
+    thread.join().expect("ends");
+    assert_eq!(journal.oldest(), head + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_of_a_journal_that_begins_late_is_whole_and_replays() {
+    let site = Site::new(ABSOLUTE);
+    let gateway = site.start();
+    deliveries(&gateway, &site).await;
+    gateway.stop();
+    let to = site.path().join("backup");
+    run(stockgate().arg("backup").arg(&to).arg("--data").arg(site.data()), "").ok();
+    age_out(&site).await;
+    let report = run(stockgate().args(["backup", "--json"]).arg(&to).arg("--data").arg(site.data()), "").json();
+    assert_eq!((report["journal_first"].as_u64(), report["cursor"].as_u64()), (report["journal_last"].as_u64(), Some(7)));
+    let other = Site::new(ABSOLUTE);
+    restore(&to, &other.data()).ok();
+    let said = run(stockgate().arg("replay").arg("--data").arg(other.data()), "").ok();
+    assert!(said.contains("same: records 8 to 8"), "{said}");
+    // a state that is lost after a restore is begun from what the restore left, not from nothing
+    fs::remove_file(other.data().join("state.redb")).expect("it is there");
+    let gateway = other.start();
+    gateway.folded().await;
+    assert_eq!(gateway.api("/api/v1/stock/main/A-1").await["quantity"], 5);
 }
 
 #[test]

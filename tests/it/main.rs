@@ -10,6 +10,7 @@
 mod backup;
 mod demo;
 mod disk;
+mod doctor;
 mod durability;
 mod gateway;
 mod hostile;

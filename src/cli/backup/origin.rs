@@ -22,7 +22,7 @@ type LogRows = Vec<(u64, Vec<u8>)>;
 /// Where a backup comes from.
 pub(super) enum Origin {
     /// A running gateway; the id that it gave this backup.
-    Gateway { client: Client, backup: String },
+    Gateway { client: Box<Client>, backup: String },
     /// The files of a stopped one.
     Files(Box<Files>),
 }
@@ -70,7 +70,7 @@ impl Origin {
                 Err(error) => return Err(failed(&error)),
             }
         }
-        let client = Client::new(reach)?;
+        let client = Box::new(Client::new(reach)?);
         client.get("/livez")?;
         Ok(Self::Gateway { client, backup: String::new() })
     }

@@ -135,6 +135,10 @@ fn certificate(config: &Checked) -> Certificate {
 }
 
 fn gateway(args: &Args, config: &Checked) -> Gateway {
+    if args.admin.is_none() && config.admin.port() == 0 {
+        // the system chooses a port at each start: nobody knows where to ask
+        return Gateway::Stopped(addresses(config));
+    }
     let admin = args.admin.clone().unwrap_or_else(|| config.admin.to_string());
     let client = match Client::within(&Reach::at(admin), PATIENCE) {
         Ok(client) => client,

@@ -182,6 +182,7 @@ impl Directory {
     /// Append rows of a log, whose numbers rise.
     pub fn append(&mut self, log: Log, rows: &[(u64, Vec<u8>)]) -> Result<(), BackupError> {
         let held = self.logs.iter_mut().find(|held| held.log == log).expect("every log was scanned");
+        let mut pending = Vec::new();
         for row in rows {
             let number = row.0;
             let fits = match held.files.last_mut() {
@@ -190,8 +191,10 @@ impl Directory {
                     return Err(BackupError::Refused(why));
                 }
                 // what ages out goes by files: one file never spans a gap
-                Some(file) if file.bytes >= FILE_BYTES || file.span.last + 1 != number => {
+                Some(file) if file.bytes + pending.len() as u64 >= FILE_BYTES || file.span.last + 1 != number => {
+                    file.write(&self.path, &pending)?;
                     file.sync(&self.path)?;
+                    pending.clear();
                     false
                 }
                 other => other.is_some(),
@@ -202,10 +205,13 @@ impl Directory {
                 self.written += HEADER.len() as u64;
             }
             let Some(file) = held.files.last_mut() else { continue };
-            let bytes = encode_log(std::slice::from_ref(row));
-            file.write(&self.path, &bytes)?;
+            let before = pending.len();
+            pending.extend(encode_log(std::slice::from_ref(row)));
             file.span = Span { last: number, rows: file.span.rows + 1, ..file.span };
-            self.written += bytes.len() as u64;
+            self.written += (pending.len() - before) as u64;
+        }
+        if let Some(file) = held.files.last_mut() {
+            file.write(&self.path, &pending)?;
         }
         if let Some((number, bytes)) = rows.last() {
             let mut row = number.to_be_bytes().to_vec();
@@ -336,20 +342,17 @@ impl Directory {
                 self.mended.push(format!("{name} was damaged after {whole} of {promised} bytes"));
             }
             cut = whole < length;
-            match found {
-                Some((file, last_row)) => {
-                    if cut {
-                        let opened = OpenOptions::new().write(true).open(&path);
-                        opened.and_then(|f| f.set_len(whole)).map_err(|e| io(&path, &e))?;
-                    }
-                    held.files.push(file);
-                    held.last_row = Some(last_row);
-                }
-                None => {
-                    cut = true;
-                    remove(&path)?;
-                }
+            let Some((file, last_row)) = found else {
+                cut = true;
+                remove(&path)?;
+                continue;
+            };
+            if cut {
+                let opened = OpenOptions::new().write(true).open(&path);
+                opened.and_then(|f| f.set_len(whole)).map_err(|e| io(&path, &e))?;
             }
+            held.files.push(file);
+            held.last_row = Some(last_row);
         }
         Ok(held)
     }

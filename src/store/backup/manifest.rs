@@ -64,6 +64,13 @@ pub struct Piece {
     pub span: Option<Span>,
 }
 
+/// What is read first: the rest may be another one in a newer form.
+#[derive(Deserialize)]
+struct Versions {
+    format: u64,
+    schema: u64,
+}
+
 impl Piece {
     /// The log that it is of; `None` for the tables.
     pub fn log(&self) -> Option<Log> {
@@ -97,11 +104,6 @@ impl Manifest {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(io(&path, &error)),
         };
-        #[derive(Deserialize)]
-        struct Versions {
-            format: u64,
-            schema: u64,
-        }
         let damaged = |why: String| BackupError::Damaged(vec![format!("{MANIFEST}: {why}")]);
         let versions: Versions = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
         if versions.format > FORMAT || versions.schema > SCHEMA_VERSION {
