@@ -215,6 +215,7 @@ struct Shared<H> {
     tls: Option<Arc<Identity>>,
     limits: Limits,
     rules: Arc<Rules>,
+    meters: metrics::HttpMeters,
     http1: http1::Builder,
 }
 
@@ -229,7 +230,7 @@ impl<H: Handler> Shared<H> {
             .max_headers(limits::HEADERS_MAX_COUNT)
             .max_header_size(limits::HEADERS_MAX_BYTES)
             .max_buf_size(limits::HTTP_BUFFER_BYTES);
-        Self { name, handler, tls, limits, rules, http1 }
+        Self { name, handler, tls, limits, rules, meters: metrics::HttpMeters::new(name), http1 }
     }
 }
 
@@ -447,7 +448,7 @@ async fn answer<H: Handler>(
     if parts.version <= Version::HTTP_11 && marks.broken.load(Ordering::Relaxed) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    metrics::http_request(shared.name, response.status().as_u16());
+    shared.meters.answered(response.status().as_u16());
     Ok(response)
 }
 

@@ -344,7 +344,8 @@ async fn a_backup_of_a_journal_that_begins_late_is_whole_and_replays() {
     let gateway = site.start();
     deliveries(&gateway, &site).await;
     gateway.stop();
-    let backed_up = |to: &Path| run(stockgate().args(["backup", "--json"]).arg(to).arg("--data").arg(site.data()), "").json();
+    let backed_up =
+        |to: &Path| run(stockgate().args(["backup", "--json"]).arg(to).arg("--data").arg(site.data()), "").json();
     let early = site.path().join("early");
     backed_up(&early);
     age_out(&site).await;

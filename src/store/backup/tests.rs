@@ -85,6 +85,14 @@ fn rows_behind_a_rotten_one_are_fetched_again() {
     directory.append(Log::Journal, &rows(12..=15)).expect("appends");
     let manifest = directory.finish(&moment(0, 0, 1, 15)).expect("finishes");
     assert_eq!(manifest.journal, Some(Span { first: 1, last: 15, rows: 13 }));
+    let to = TempDir::new().expect("a directory");
+    unpack(dir.path(), &manifest, to.path()).expect("unpacks");
+    let restored = Journal::open(to.path(), CACHE, 0).expect("opens").read(1, 100, usize::MAX).expect("reads");
+    assert_eq!(
+        restored,
+        [rows(1..=9), rows(12..=15)].concat(),
+        "records that the gateway lost stay lost, the others stay where they were"
+    );
     let file = dir.path().join("journal").join(format!("{:020}.rows", 1));
     let mut bytes = fs::read(&file).expect("a file");
     bytes[HEADER.len() + 40] ^= 4;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{RECORDS, UNFINISHED};
+use super::{BLOCKS, UNFINISHED, block};
 use crate::limits::{JOURNAL_CACHE_BYTES, JOURNAL_SEGMENT_BYTES};
 use crate::store::disk::RealDisk;
 use crate::store::{StoreError, journal_path};
@@ -45,9 +45,12 @@ impl Importer {
         let mut write = database.begin_write()?;
         write.set_two_phase_commit(true);
         {
-            let mut table = write.open_table(RECORDS)?;
-            for (seq, bytes) in self.held.drain(..) {
-                table.insert(seq, bytes.as_slice())?;
+            let mut table = write.open_table(BLOCKS)?;
+            for (mut seq, run) in runs(std::mem::take(&mut self.held)) {
+                for (block, bytes) in block::cut(&run) {
+                    block::fill(table.insert_reserve(seq, bytes)?.as_mut(), block);
+                    seq += block.len() as u64;
+                }
             }
         }
         write.commit()?;
@@ -59,4 +62,16 @@ impl Importer {
     fn io(&self, error: &std::io::Error) -> StoreError {
         StoreError::Io(format!("{}: {error}", self.directory.display()))
     }
+}
+
+/// Records without a gap between their numbers, behind the first of them: a block has no gaps.
+fn runs(records: Vec<(Seq, Vec<u8>)>) -> Vec<(Seq, Vec<Vec<u8>>)> {
+    let mut runs: Vec<(Seq, Vec<Vec<u8>>)> = Vec::new();
+    for (seq, bytes) in records {
+        match runs.last_mut() {
+            Some((first, run)) if *first + run.len() as u64 == seq => run.push(bytes),
+            _ => runs.push((seq, vec![bytes])),
+        }
+    }
+    runs
 }
