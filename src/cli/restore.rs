@@ -128,7 +128,7 @@ fn prove(manifest: &Manifest, data: &Path) -> Result<Report, Failure> {
 fn render(args: &Args, report: &Report) -> String {
     let backup = args.directory.display();
     if !report.restored {
-        return format!("ok: {backup} is whole, {} bytes, made at {}\n", report.bytes, report.at);
+        return format!("ok: {backup} is whole, {}, made at {}\n", output::size(report.bytes), report.at);
     }
     format!(
         "restored {backup}, made at {}, to {}: {} levels, ledger 1 to {}, the chain is whole\n\

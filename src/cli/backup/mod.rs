@@ -1,15 +1,17 @@
 //! `stockgate backup`: copy what the gateway holds into a directory, while it works.
 
 mod origin;
+#[cfg(test)]
+mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde::Serialize;
 
 use super::client::{Failure, Reach, finish};
 use super::{code, output};
-use crate::store::backup::{BackupError, Directory, Log, Manifest};
+use crate::store::backup::{BackupError, Directory, Log, Manifest, Moment};
 use origin::Origin;
 
 /// Times that a backup begins anew when raw deliveries age out while it copies them.
@@ -67,8 +69,8 @@ pub(super) fn failed(error: &BackupError) -> Failure {
 
 fn backup(args: &Args) -> Result<ExitCode, Failure> {
     // asked first: a directory is not begun for a gateway that does not answer
-    let mut origin = Origin::find(args.data.as_deref(), &args.reach)?;
-    let (manifest, written) = copy(&mut origin, args)?;
+    let mut origin = origin::find(args.data.as_deref(), &args.reach)?;
+    let (manifest, written) = copy(&mut *origin, &args.directory)?;
     let journal = manifest.journal;
     let report = Report {
         directory: args.directory.display().to_string(),
@@ -91,15 +93,19 @@ fn backup(args: &Args) -> Result<ExitCode, Failure> {
 
 fn render(report: &Report<'_>) -> String {
     format!(
-        "backed up to {}: journal records {} to {}, ledger 1 to {}; {} bytes, {} of them new\n",
-        report.directory, report.journal_first, report.journal_last, report.ledger, report.bytes, report.written_bytes
+        "backed up to {}: journal records {} to {}, tables as of record {}; {}, {} of it written now\n",
+        report.directory,
+        report.journal_first,
+        report.journal_last,
+        report.cursor,
+        output::size(report.bytes),
+        output::size(report.written_bytes)
     )
 }
 
-fn copy(origin: &mut Origin, args: &Args) -> Result<(Manifest, u64), Failure> {
-    let mut tries = 1;
-    loop {
-        let mut directory = Directory::open(&args.directory).map_err(|e| failed(&e))?;
+fn copy(origin: &mut dyn Origin, to: &Path) -> Result<(Manifest, u64), Failure> {
+    for _ in 0..TRIES {
+        let mut directory = Directory::open(to).map_err(|e| failed(&e))?;
         for mended in directory.mended() {
             eprintln!("warning: {}; fetched again", output::clean(mended));
         }
@@ -112,21 +118,21 @@ fn copy(origin: &mut Origin, args: &Args) -> Result<(Manifest, u64), Failure> {
             let Some(last) = rows.last() else { break };
             after = Some((last.table.clone(), last.key.clone()));
         }
-        let mut aged_out = false;
+        let mut whole = true;
         for log in Log::ALL {
-            aged_out |= !copy_log(origin, &mut directory, log, moment.first(log), moment.last(log))?;
+            whole = whole && copy_log(origin, &mut directory, log, &moment)?;
         }
-        let written = directory.written();
-        if aged_out && tries < TRIES {
-            tries += 1;
-            continue;
+        if whole {
+            let written = directory.written();
+            return directory.finish(&moment).map(|manifest| (manifest, written)).map_err(|e| failed(&e));
         }
-        return directory.finish(&moment).map(|manifest| (manifest, written)).map_err(|e| failed(&e));
     }
+    let why = "raw deliveries age out faster than they are copied: raise [retention].bytes, or back up to something faster";
+    Err(Failure::new(code::TRY_AGAIN, why))
 }
 
-/// Fetch what is missing of a log up to `last`. False when rows went away before they were copied.
-fn copy_log(origin: &mut Origin, directory: &mut Directory, log: Log, first: u64, last: u64) -> Result<bool, Failure> {
+/// Fetch what is missing of a log. False when rows that belong to the backup aged out before they were copied.
+fn copy_log(origin: &dyn Origin, directory: &mut Directory, log: Log, moment: &Moment) -> Result<bool, Failure> {
     let foreign = |why: &str| {
         let why = format!(
             "{} {why}: it is a backup of another gateway, or of this one before a restore; give an empty directory",
@@ -134,22 +140,22 @@ fn copy_log(origin: &mut Origin, directory: &mut Directory, log: Log, first: u64
         );
         Failure::new(code::FAILURE, why)
     };
+    let (first, last) = (moment.first(log), moment.last(log));
     let mut next = first;
     let mut fetched = None;
     if let Some(held) = directory.last(log) {
         if held > last {
             return Err(foreign(&format!("goes to {held} in the backup and only to {last} here")));
         }
-        // what is older has aged out here: it can no longer be compared, and does not belong to the backup any more
+        // what is older has aged out here: it can no longer be compared, and leaves the backup when the rest of its file does
         if held >= first {
             let mut rows = origin.log(log, held)?;
             match rows.first() {
-                Some((number, bytes)) if directory.same_history(log, *number, bytes) => {}
-                // removed since the moment was taken
-                Some((number, _)) if *number > held && log == Log::Journal => return Ok(false),
+                Some((number, bytes)) if directory.same_history(log, *number, bytes) => drop(rows.remove(0)),
+                // gone since: aged out, or lost with a damaged segment
+                Some((number, _)) if *number > held && log == Log::Journal => {}
                 _ => return Err(foreign(&format!("row {held} is another one in the backup"))),
             }
-            rows.remove(0);
             next = held + 1;
             fetched = Some(rows).filter(|rows| !rows.is_empty());
         }
@@ -160,7 +166,11 @@ fn copy_log(origin: &mut Origin, directory: &mut Directory, log: Log, first: u64
             None => origin.log(log, next)?,
         };
         rows.retain(|(number, _)| *number <= last);
-        let Some((end, _)) = rows.last() else { break };
+        let (Some((begin, _)), Some((end, _))) = (rows.first(), rows.last()) else { break };
+        // a restore folds what comes after the tables: none of it may be missing, but for what the gateway itself has lost
+        if log == Log::Journal && *begin > next && *begin > moment.cursor + 1 && origin.oldest()? > next {
+            return Ok(false);
+        }
         next = end + 1;
         directory.append(log, &rows).map_err(|e| failed(&e))?;
     }

@@ -17,21 +17,47 @@ use crate::store::{StoreError, state_path};
 use crate::time;
 
 /// Rows of a log by their numbers.
-type LogRows = Vec<(u64, Vec<u8>)>;
+pub(super) type LogRows = Vec<(u64, Vec<u8>)>;
 
 /// Where a backup comes from.
-pub(super) enum Origin {
-    /// A running gateway; the id that it gave this backup.
-    Gateway { client: Box<Client>, backup: String },
-    /// The files of a stopped one.
-    Files(Box<Files>),
+pub(super) trait Origin {
+    /// Take a moment.
+    fn begin(&mut self) -> Result<Moment, Failure>;
+
+    /// Rows of the moment's tables behind a table and a key; empty at the end.
+    fn rows(&self, after: Option<&(String, Vec<u8>)>) -> Result<Vec<Row>, Failure>;
+
+    /// Rows of a log from a number on; empty at the end.
+    fn log(&self, log: Log, from: u64) -> Result<LogRows, Failure>;
+
+    /// The oldest record that the journal has now.
+    fn oldest(&self) -> Result<u64, Failure>;
 }
 
-pub(super) struct Files {
-    journal: Journal,
-    image: Image,
-    /// Keeps the files locked.
-    _state: State,
+/// The files, when a data directory is named and free; else the gateway.
+pub(super) fn find(data: Option<&Path>, reach: &Reach) -> Result<Box<dyn Origin>, Failure> {
+    if let Some(data) = data {
+        let path = state_path(data);
+        if !path.exists() {
+            let message = format!("there is no {}; --data names the directory that `stockgate serve` keeps", path.display());
+            return Err(Failure::new(code::FAILURE, message));
+        }
+        match Files::open(data) {
+            Ok(files) => return Ok(Box::new(files)),
+            Err(StoreError::Locked(file)) => eprintln!("{} is in use: asking the gateway that runs", file.display()),
+            Err(error) => return Err(failed(&error)),
+        }
+    }
+    let client = Client::new(reach)?;
+    client.get("/livez")?;
+    Ok(Box::new(Gateway { client, backup: String::new() }))
+}
+
+/// A running gateway.
+struct Gateway {
+    client: Client,
+    /// The id that it gave this backup.
+    backup: String,
 }
 
 /// What `POST /api/v1/backup` answers.
@@ -47,6 +73,17 @@ struct Begun {
     head: u64,
 }
 
+/// What is read of `GET /api/v1/status`.
+#[derive(Deserialize)]
+struct Status {
+    journal: JournalStatus,
+}
+
+#[derive(Deserialize)]
+struct JournalStatus {
+    oldest: u64,
+}
+
 fn failed(error: &StoreError) -> Failure {
     Failure::new(store_code(error), error.to_string())
 }
@@ -55,83 +92,42 @@ fn odd_page(error: &StoreError) -> Failure {
     Failure::new(code::TRY_AGAIN, format!("the gateway's answer is damaged ({error}): run the backup again"))
 }
 
-impl Origin {
-    pub(super) fn find(data: Option<&Path>, reach: &Reach) -> Result<Self, Failure> {
-        if let Some(data) = data {
-            let path = state_path(data);
-            if !path.exists() {
-                let message =
-                    format!("there is no {}; --data names the directory that `stockgate serve` keeps", path.display());
-                return Err(Failure::new(code::FAILURE, message));
-            }
-            match Files::open(data) {
-                Ok(files) => return Ok(Self::Files(Box::new(files))),
-                Err(StoreError::Locked(file)) => eprintln!("{} is in use: asking the gateway that runs", file.display()),
-                Err(error) => return Err(failed(&error)),
-            }
-        }
-        let client = Box::new(Client::new(reach)?);
-        client.get("/livez")?;
-        Ok(Self::Gateway { client, backup: String::new() })
+impl Origin for Gateway {
+    fn begin(&mut self) -> Result<Moment, Failure> {
+        let begun: Begun = read(&self.client.act(Method::POST, "/api/v1/backup")?)?;
+        let Begun { backup, at, cursor, ledger, link, ignored, oldest, head } = begun;
+        self.backup = backup;
+        Ok(Moment { at, cursor, ledger, link, ignored, oldest, head })
     }
 
-    /// Take a moment.
-    pub(super) fn begin(&mut self) -> Result<Moment, Failure> {
-        match self {
-            Self::Gateway { client, backup } => {
-                let begun: Begun = read(&client.act(Method::POST, "/api/v1/backup")?)?;
-                let Begun { at, cursor, ledger, link, ignored, oldest, head, .. } = begun;
-                *backup = begun.backup;
-                Ok(Moment { at, cursor, ledger, link, ignored, oldest, head })
-            }
-            Self::Files(files) => {
-                let meta = files.image.meta();
-                Ok(Moment {
-                    at: time::now().to_string(),
-                    cursor: meta.cursor,
-                    ledger: meta.ledger,
-                    link: HEXLOWER.encode(&meta.link),
-                    ignored: meta.ignored,
-                    oldest: files.journal.oldest(),
-                    head: files.journal.head(),
-                })
-            }
-        }
+    fn rows(&self, after: Option<&(String, Vec<u8>)>) -> Result<Vec<Row>, Failure> {
+        let after = after.map(|(table, key)| {
+            let mut w = Writer::default();
+            w.text(table).raw(key);
+            BASE64URL_NOPAD.encode(&w.finish())
+        });
+        let query = [("backup", Some(self.backup.as_str())), ("after", after.as_deref())];
+        let page = self.client.get(&target("/api/v1/backup/tables", &query))?;
+        decode_rows(&page).map_err(|e| odd_page(&e))
     }
 
-    /// Rows of the tables behind a table and a key; empty at the end.
-    pub(super) fn rows(&self, after: Option<&(String, Vec<u8>)>) -> Result<Vec<Row>, Failure> {
-        match self {
-            Self::Gateway { client, backup } => {
-                let after = after.map(|(table, key)| {
-                    let mut w = Writer::default();
-                    w.text(table).raw(key);
-                    BASE64URL_NOPAD.encode(&w.finish())
-                });
-                let query = [("backup", Some(backup.as_str())), ("after", after.as_deref())];
-                let page = client.get(&target("/api/v1/backup/tables", &query))?;
-                decode_rows(&page).map_err(|e| odd_page(&e))
-            }
-            Self::Files(files) => {
-                let after = after.map(|(table, key)| (table.as_str(), key.as_slice()));
-                files.image.rows(after, BACKUP_PAGE_BYTES).map_err(|e| failed(&e))
-            }
-        }
+    fn log(&self, log: Log, from: u64) -> Result<LogRows, Failure> {
+        let page = self.client.get(&format!("/api/v1/backup/log/{}?from={from}", log.name()))?;
+        decode_log(&page).map_err(|e| odd_page(&e))
     }
 
-    /// Rows of a log from a number on; empty at the end.
-    pub(super) fn log(&self, log: Log, from: u64) -> Result<LogRows, Failure> {
-        match self {
-            Self::Gateway { client, .. } => {
-                let page = client.get(&format!("/api/v1/backup/log/{}?from={from}", log.name()))?;
-                decode_log(&page).map_err(|e| odd_page(&e))
-            }
-            Self::Files(files) if log == Log::Journal => {
-                files.journal.read(from, BACKUP_PAGE_RECORDS, BACKUP_PAGE_BYTES).map_err(|e| failed(&e))
-            }
-            Self::Files(files) => files.image.log(log, from, BACKUP_PAGE_BYTES).map_err(|e| failed(&e)),
-        }
+    fn oldest(&self) -> Result<u64, Failure> {
+        let status: Status = read(&self.client.get("/api/v1/status")?)?;
+        Ok(status.journal.oldest)
     }
+}
+
+/// The files of a stopped gateway.
+struct Files {
+    journal: Journal,
+    image: Image,
+    /// Keeps the files locked.
+    _state: State,
 }
 
 impl Files {
@@ -139,5 +135,37 @@ impl Files {
         let state = State::open(data, STATE_CACHE_BYTES)?;
         let journal = Journal::open(data, JOURNAL_CACHE_BYTES, state.meta.cursor)?;
         Ok(Self { journal, image: state.image()?, _state: state })
+    }
+}
+
+impl Origin for Files {
+    fn begin(&mut self) -> Result<Moment, Failure> {
+        let meta = self.image.meta();
+        Ok(Moment {
+            at: time::now().to_string(),
+            cursor: meta.cursor,
+            ledger: meta.ledger,
+            link: HEXLOWER.encode(&meta.link),
+            ignored: meta.ignored,
+            oldest: self.journal.oldest(),
+            head: self.journal.head(),
+        })
+    }
+
+    fn rows(&self, after: Option<&(String, Vec<u8>)>) -> Result<Vec<Row>, Failure> {
+        let after = after.map(|(table, key)| (table.as_str(), key.as_slice()));
+        self.image.rows(after, BACKUP_PAGE_BYTES).map_err(|e| failed(&e))
+    }
+
+    fn log(&self, log: Log, from: u64) -> Result<LogRows, Failure> {
+        let rows = match log {
+            Log::Journal => self.journal.read(from, BACKUP_PAGE_RECORDS, BACKUP_PAGE_BYTES),
+            Log::Audit | Log::Ignored => self.image.log(log, from, BACKUP_PAGE_BYTES),
+        };
+        rows.map_err(|e| failed(&e))
+    }
+
+    fn oldest(&self) -> Result<u64, Failure> {
+        Ok(self.journal.oldest())
     }
 }

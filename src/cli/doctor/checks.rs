@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::cli::output::size;
 use crate::limits::JOURNAL_SEGMENT_BYTES;
 use crate::time::Timestamp;
 
@@ -282,18 +283,6 @@ pub(super) fn room(seen: &Room) -> Finding {
         return Finding::warn(CHECK, format!("{free} left, up to {} will be used", size(wanted)), advice);
     }
     Finding::ok(CHECK, format!("{free} left, up to {} will be used", size(wanted)))
-}
-
-/// Bytes for people.
-pub(super) fn size(bytes: u64) -> String {
-    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    match units.iter().find(|(unit, _)| bytes >= *unit) {
-        Some((unit, name)) => {
-            let tenths = u128::from(bytes) * 10 / u128::from(*unit);
-            format!("{}.{} {name}", tenths / 10, tenths % 10)
-        }
-        None => format!("{bytes} bytes"),
-    }
 }
 
 // ---- disk -----------------------------------------------------------------------------------------------------------

@@ -133,17 +133,23 @@ impl Directory {
             return Err(BackupError::Refused(format!("another backup is being written to {}", path.display())));
         }
         let begun = path.join(BEGUN);
-        // a manifest that cannot be read is a reason to look, not to overwrite it
-        let manifest = Manifest::read(path)?;
-        if manifest.is_none() && !begun.exists() {
+        let mut mended = Vec::new();
+        let manifest = match Manifest::read(path) {
+            // every row that is there says by itself whether it is whole
+            Err(BackupError::Damaged(pieces)) => {
+                mended = pieces;
+                None
+            }
+            other => other?,
+        };
+        if manifest.is_none() && mended.is_empty() && !begun.exists() {
             if fs::read_dir(path).map_err(|e| io(path, &e))?.next().is_some() {
                 let why = format!("{} is not empty and holds no backup: give an empty directory", path.display());
                 return Err(BackupError::Refused(why));
             }
             File::create_new(&begun).map_err(|e| io(&begun, &e))?;
         }
-        let mut directory =
-            Self { path: path.to_owned(), logs: Vec::new(), tables: None, written: 0, mended: Vec::new(), _lock: lock };
+        let mut directory = Self { path: path.to_owned(), logs: Vec::new(), tables: None, written: 0, mended, _lock: lock };
         make(&path.join(TABLES))?;
         for log in Log::ALL {
             make(&path.join(log.name()))?;

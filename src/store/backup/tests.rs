@@ -103,6 +103,17 @@ fn rows_behind_a_rotten_one_are_fetched_again() {
 }
 
 #[test]
+fn a_damaged_manifest_is_written_again() {
+    let dir = TempDir::new().expect("a directory");
+    let manifest = made(dir.path(), 1..=9);
+    fs::write(dir.path().join(MANIFEST), "{").expect("writes");
+    assert!(check(dir.path()).is_err());
+    let directory = Directory::open(dir.path()).expect("opens");
+    assert_eq!((directory.last(Log::Journal), directory.mended().len()), (Some(9), 1));
+    assert_eq!(directory.finish(&moment(0, 0, 1, 9)).expect("finishes"), manifest);
+}
+
+#[test]
 fn an_unfinished_run_leaves_the_backup_before_it_whole() {
     let dir = TempDir::new().expect("a directory");
     let manifest = made(dir.path(), 1..=9);
