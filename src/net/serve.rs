@@ -227,6 +227,8 @@ impl<H: Handler> Shared<H> {
         http1
             .timer(TokioTimer::new())
             .header_read_timeout(limits.header)
+            // a client that closes its side early gets its answer all the same; and looking for that costs every request
+            .half_close(true)
             .max_headers(limits::HEADERS_MAX_COUNT)
             .max_header_size(limits::HEADERS_MAX_BYTES)
             .max_buf_size(limits::HTTP_BUFFER_BYTES);
