@@ -132,7 +132,7 @@ fn flag_beats_environment_beats_file_beats_default() {
     assert_eq!((checked.log.level, checked.log.format), (LogLevel::Trace, LogFormat::Json));
     assert_eq!(checked.listen.to_string(), "[::]:443");
     assert_eq!((checked.limits.queue_records, checked.retention.bytes), (20, 2 << 30));
-    assert_eq!(checked.store.checkpoint, Duration::from_secs(5), "an empty variable counts as unset");
+    assert_eq!(checked.store.checkpoint, crate::limits::CHECKPOINT_PERIOD, "an empty variable counts as unset");
     assert_eq!(checked.data_dir, PathBuf::from("/srv"));
     assert_eq!(checked.tls, TlsChoice::SelfMade { names: vec!["a.example".to_owned(), "192.0.2.1".to_owned()] });
     assert_eq!(lines(&warned), [] as [&str; 0]);
