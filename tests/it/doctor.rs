@@ -111,6 +111,15 @@ fn doctor_finds_a_clock_that_was_set_back() {
 }
 
 #[test]
+fn doctor_finds_what_a_start_has_set_aside() {
+    let site = used();
+    says(&site, &[], "damage", "ok", "nothing");
+    site.write("data/state.redb", "not a database any more");
+    assert_eq!(site.start().stop().0, Some(0), "it is rebuilt");
+    says(&site, &[], "damage", "warn", "state.damaged-");
+}
+
+#[test]
 fn doctor_finds_a_directory_that_is_in_memory() {
     // on every Linux, in a container or not
     says(

@@ -157,6 +157,18 @@ pub(super) fn secrets(files: &[(PathBuf, u32)]) -> Finding {
     Finding::ok(CHECK, format!("files that only their owner may read: {}", files.len()))
 }
 
+/// Files that were set aside because they could not be read (`store` gives them such names).
+pub(super) fn set_aside(files: &[PathBuf]) -> Finding {
+    const CHECK: &str = "damage";
+    if files.is_empty() {
+        return Finding::ok(CHECK, "nothing was set aside");
+    }
+    let names: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
+    let advice = "the log of that start says what was lost. See whether the disk fails (smartctl -a), and remove them when you \
+                  need them no more";
+    Finding::warn(CHECK, format!("damaged and set aside: {}", names.join(" ")), advice)
+}
+
 // ---- file system ----------------------------------------------------------------------------------------------------
 
 /// Where the data directory is mounted.

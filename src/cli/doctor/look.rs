@@ -39,6 +39,7 @@ pub(super) fn everything(args: &Args) -> Vec<Finding> {
     let now = time::now();
     let newest = machine::newest_file(data);
     let mut findings = vec![configuration, checks::directory(&directory(data)), checks::secrets(&secrets(&config))];
+    findings.push(checks::set_aside(&machine::set_aside(data)));
     findings.push(checks::file_system(mount.as_ref()));
     if let Some((free, inodes)) = machine::left(&near) {
         let state = fs::metadata(state_path(data)).map_or(0, |meta| meta.len());

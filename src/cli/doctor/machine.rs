@@ -76,16 +76,28 @@ pub(super) fn sync_times(directory: &Path) -> std::io::Result<Vec<Duration>> {
     Ok(times)
 }
 
-/// The databases below a data directory that were written last.
+/// The entries of a data directory and of its journal.
+fn entries(data: &Path) -> impl Iterator<Item = fs::DirEntry> {
+    let directories = [data.to_owned(), crate::store::journal_path(data)];
+    directories.into_iter().filter_map(|directory| fs::read_dir(directory).ok()).flatten().filter_map(Result::ok)
+}
+
+/// The database below a data directory that was written last.
 pub(super) fn newest_file(data: &Path) -> Option<(PathBuf, Timestamp)> {
-    let entries =
-        [data.to_owned(), crate::store::journal_path(data)].into_iter().filter_map(|d| fs::read_dir(d).ok()).flatten();
-    let written = entries.filter_map(|entry| {
-        let (path, meta) = (entry.as_ref().ok()?.path(), entry.as_ref().ok()?.metadata().ok()?);
+    let written = entries(data).filter_map(|entry| {
+        let (path, meta) = (entry.path(), entry.metadata().ok()?);
         let ours = path.extension().is_some_and(|extension| extension == "redb");
         (ours && meta.is_file()).then(|| (path, Timestamp::from_seconds(meta.mtime())))
     });
     written.max_by_key(|(_, at)| *at)
+}
+
+/// Files that a start has set aside as damaged.
+pub(super) fn set_aside(data: &Path) -> Vec<PathBuf> {
+    let damaged = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().contains(".damaged-"));
+    let mut found: Vec<PathBuf> = entries(data).map(|entry| entry.path()).filter(damaged).collect();
+    found.sort_unstable();
+    found
 }
 
 /// Bytes of the journal's files.

@@ -83,6 +83,12 @@ fn doctor_wants_secrets_for_their_owner_alone() {
     judged(&checks::secrets(&files(0o100_644)), Status::Fail, "every user", "chmod 600 /s/b");
 }
 
+#[test]
+fn doctor_shows_what_was_set_aside() {
+    judged(&checks::set_aside(&[]), Status::Ok, "nothing", "");
+    judged(&checks::set_aside(&[PathBuf::from("/data/state.damaged-1")]), Status::Warn, "state.damaged-1", "smartctl");
+}
+
 fn mount(kind: &str, point: &str, options: &str) -> Mount {
     Mount { kind: kind.to_owned(), point: point.to_owned(), options: options.split(',').map(str::to_owned).collect() }
 }

@@ -312,7 +312,8 @@ impl Directory {
         };
         write().map_err(|e| io(&path, &e))?;
         self.rename(&unfinished, MANIFEST)?;
-        sync_directory(&self.path)
+        sync_directory(&self.path)?;
+        sync_name(&self.path)
     }
 
     /// Remove what is not in the manifest.
@@ -394,6 +395,16 @@ fn names(folder: &Path) -> Result<Vec<String>, BackupError> {
 fn remove(path: &Path) -> Result<(), BackupError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(io(path, &error)),
+        _ => Ok(()),
+    }
+}
+
+/// Make a directory's own name durable.
+pub(super) fn sync_name(path: &Path) -> Result<(), BackupError> {
+    let whole = path.canonicalize().map_err(|e| io(path, &e))?;
+    match whole.parent().map(|parent| File::open(parent).and_then(|d| d.sync_all())) {
+        // somebody else's directory: whoever made ours in it has seen to its name
+        Some(Err(error)) if error.kind() != ErrorKind::PermissionDenied => Err(io(path, &error)),
         _ => Ok(()),
     }
 }

@@ -5,7 +5,7 @@ use std::io::{BufReader, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::directory::sync_directory;
+use super::directory::{sync_directory, sync_name};
 use super::{BackupError, Frames, MANIFEST, Manifest, Piece, Row, io, log_row};
 use crate::limits::STATE_CACHE_BYTES;
 use crate::store::journal::Importer;
@@ -140,7 +140,8 @@ impl Restored {
         }
         sync_directory(&self.data)?;
         fs::remove_dir(&scratch).map_err(|e| io(&scratch, &e))?;
-        sync_directory(&self.data)
+        sync_directory(&self.data)?;
+        sync_name(&self.data)
     }
 }
 
