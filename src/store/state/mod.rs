@@ -10,6 +10,7 @@
 
 mod checkpoint;
 mod hot;
+mod image;
 mod item_maps;
 mod log;
 mod query;
@@ -23,6 +24,7 @@ use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableT
 
 pub use checkpoint::Difference;
 use hot::Hot;
+pub use image::{Builder, Image};
 use item_maps::UnwrittenParts;
 use log::Log;
 pub use query::HistoryItem;
