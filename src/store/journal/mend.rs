@@ -24,7 +24,7 @@ use crate::types::Seq;
 /// A segment that is being put together from what another one still gives.
 const MENDED: &str = "mended.unfinished";
 /// The row of `meta` that says what a mended segment has lost.
-const LOST: &str = "lost";
+pub(super) const LOST: &str = "lost";
 
 /// An older segment, open to be read.
 pub(super) struct Older(Option<Reader>);
@@ -177,7 +177,13 @@ impl Shared {
                 let done = found.take(database.database(), begin)?;
                 let read = found.records.get(records..).unwrap_or_default();
                 let until = if done { read.last().map_or(begin, |(seq, _)| seq + 1) } else { end };
-                match unexplained(read, begin, until, &self.lost_of(first)) {
+                let mut lost = self.lost_of(first);
+                if lost.is_empty() && unexplained(read, begin, until, &[]).is_some() {
+                    // one that was restored from a backup says for itself what it lacks
+                    lost = lost_in(database.database())?;
+                    self.losses().insert(first, lost.clone());
+                }
+                match unexplained(read, begin, until, &lost) {
                     Some(seq) => Err(StoreError::Row(format!("record {seq} is missing"))),
                     None => Ok(done),
                 }
@@ -247,7 +253,8 @@ impl Shared {
         drop(file);
         let proved = salvaged.records.keys().next_back().copied().unwrap_or(first - 1);
         let last = end.map_or(proved.max(self.floor), |end| end - 1);
-        let mut lost = salvage::missing(&salvaged.records, first, last);
+        let found = salvaged.records.iter().map(|(seq, record)| (*seq, record.as_slice()));
+        let mut lost = salvage::missing(found, first, last);
         let known = self.lost_of(first);
         for lost in &mut lost {
             // numbers that were left out when this was the newest segment

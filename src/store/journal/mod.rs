@@ -17,11 +17,10 @@
 //! gives, and what is lost is told by number and time, in the log and in [`Journal::lost`]. Numbers are not given again.
 
 mod block;
+mod import;
 mod mend;
 mod salvage;
 mod writer;
-
-pub use salvage::Lost;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,7 +31,9 @@ use std::thread::JoinHandle;
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::import::Importer;
 use self::mend::Older;
+pub use self::salvage::Lost;
 use self::writer::Committer;
 use super::StoreError;
 use super::disk::{self, Disk};

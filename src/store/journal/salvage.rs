@@ -154,13 +154,13 @@ fn rows(page: &[u8]) -> Vec<(u64, &[u8])> {
     leaf().unwrap_or_default()
 }
 
-/// The ranges that are missing among `records` from `first` to `last`.
-pub(super) fn missing(records: &BTreeMap<Seq, Vec<u8>>, first: Seq, last: Seq) -> Vec<Lost> {
+/// The ranges that are missing among `records`, in order, from `first` to `last`.
+pub(super) fn missing<'a>(records: impl Iterator<Item = (Seq, &'a [u8])>, first: Seq, last: Seq) -> Vec<Lost> {
     let mut lost = Vec::new();
     let (mut next, mut after) = (first, None);
-    for (seq, record) in records.range(first..=last.max(first)) {
+    for (seq, record) in records {
         let at = record_time(record);
-        if *seq > next {
+        if seq > next {
             lost.push(Lost { from: next, to: seq - 1, after, before: Some(at), certain: true });
         }
         (next, after) = (seq + 1, Some(at));
