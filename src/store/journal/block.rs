@@ -9,7 +9,7 @@
 //! is checked whenever a record is read, it tells damage from what is whole record by record, and it proves a record that is
 //! found in a file which redb cannot open any more.
 
-use crate::store::codec::{Reader, count_bytes};
+use crate::store::codec::{Writer, count_bytes, numbered_rows};
 use crate::types::Seq;
 
 /// redb's page.
@@ -80,7 +80,7 @@ pub(super) fn cut(mut records: &[Vec<u8>]) -> impl Iterator<Item = (&[Vec<u8>], 
 /// Write records into a block's place, which has exactly as many bytes as [`cut`] said.
 pub(super) fn fill(mut place: &mut [u8], first: Seq, records: &[Vec<u8>]) {
     for (seq, record) in (first..).zip(records) {
-        let mut head = crate::store::codec::Writer::with_capacity(8);
+        let mut head = Writer::with_capacity(8);
         head.count((SUM_BYTES + record.len()) as u64).raw(&checksum(seq, record));
         for part in [head.finish().as_slice(), record.as_slice()] {
             let Some((here, rest)) = place.split_at_mut_checked(part.len()) else { return };
@@ -92,29 +92,16 @@ pub(super) fn fill(mut place: &mut [u8], first: Seq, records: &[Vec<u8>]) {
 
 /// The records of a block, with their numbers; `None`: this one is damaged. Damage to a length hides the rest of the block.
 pub(super) fn records(first: Seq, block: &[u8]) -> impl Iterator<Item = (Seq, Option<&[u8]>)> {
-    let mut reader = Reader::new(block);
-    let mut next = first;
-    std::iter::from_fn(move || {
-        if reader.end("block").is_ok() {
-            return None;
-        }
-        let seq = next;
-        next = next.saturating_add(1);
-        let framed = reader.bytes("journal record");
-        if framed.is_err() {
-            reader = Reader::new(&[]);
-        }
-        let whole = |framed: &'_ [u8]| {
-            let (sum, record) = framed.split_first_chunk()?;
-            (*sum == checksum(seq, record)).then_some(SUM_BYTES)
-        };
-        Some((seq, framed.ok().and_then(|framed| framed.get(whole(framed)?..))))
+    (first..).zip(numbered_rows(first, block)).map(|(seq, row)| {
+        let split = row.ok().and_then(|(_, summed)| summed.split_first_chunk());
+        (seq, split.filter(|(sum, record)| **sum == checksum(seq, record)).map(|(_, record)| record))
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Seq;
     use proptest::prelude::*;
 
     fn back(records: &[Vec<u8>]) -> Vec<(Seq, Vec<u8>)> {

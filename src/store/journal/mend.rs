@@ -249,7 +249,8 @@ impl Shared {
         };
         tracing::error!(file = %source.display(), %why, "a journal segment is damaged: what can be read of it is kept");
         let file = self.disk.salvage(&source).map_err(|e| self.io(&e))?;
-        let salvaged = salvage::scan(&file, first, end.unwrap_or(Seq::MAX));
+        // far from where numbers end: what stands in a damaged page is added to
+        let salvaged = salvage::scan(&file, first, end.unwrap_or(Seq::MAX / 2));
         drop(file);
         let proved = salvaged.records.keys().next_back().copied().unwrap_or(first - 1);
         let last = end.map_or(proved.max(self.floor), |end| end - 1);
