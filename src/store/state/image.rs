@@ -6,9 +6,9 @@
 
 use redb::{Database, ReadTransaction, ReadableDatabase, TableHandle};
 
+use super::file::make_tables;
 use super::{
     AUDIT, ByBytes, ByNumber, IGNORED, META, Meta, State, StoreError, TABLES_BY_BYTES, TABLES_BY_NUMBER, files, log,
-    make_tables,
 };
 use crate::store::backup::{Log, Row};
 use crate::store::codec::numbered_rows;

@@ -9,6 +9,7 @@
 //! What is in memory for a while, encoded: positions (bounded, see `limits`), audit entries and ignored reports not yet written; and
 
 mod checkpoint;
+mod file;
 mod hot;
 mod image;
 mod item_maps;
@@ -38,7 +39,7 @@ use super::rows::{
     Cause, DeadLetter, FetchTask, IgnoredRow, LinkMark, Names, PositionKey, Remains, SourceRow, decode_dead,
     decode_position, decode_source, decode_task, decode_totals, encode_audit, encode_ignored, encode_position, source_key,
 };
-use crate::limits::{DEDUP_GENERATION_KEYS, STATE_CHECKED_BYTES};
+use crate::limits::DEDUP_GENERATION_KEYS;
 use crate::stock::audit::{Entry, GENESIS, Link};
 use crate::stock::level::{Position, Rule, Value};
 use crate::stock::totals::Totals;
@@ -247,7 +248,7 @@ impl State {
     /// The same on another disk.
     pub fn open_on(disk: Arc<dyn Disk>, data: &Path, cache: usize, generation: usize) -> Result<Self, StoreError> {
         let path = super::state_path(data);
-        let database = open_or_make(&*disk, &path, cache)?;
+        let database = file::open_or_make(&*disk, &path, cache)?;
         let read = database.begin_read()?;
         let (meta, dedup_newest) = match read.open_table(META)?.get("state")? {
             Some(row) => Meta::decode(row.value())?,
@@ -521,44 +522,6 @@ impl State {
             self.tasks_changed.insert(key);
         }
     }
-}
-
-/// Open the file. One that is not there is made whole under another name first: a power cut leaves no half of one.
-fn open_or_make(disk: &dyn Disk, path: &Path, cache: usize) -> Result<Database, StoreError> {
-    let io = |error: std::io::Error| StoreError::Io(format!("{}: {error}", path.display()));
-    if let Some(bytes) = disk.length(path).map_err(io)? {
-        let open = if bytes <= STATE_CHECKED_BYTES { super::open_whole } else { super::open };
-        let database = open(disk, path, cache)?;
-        make_tables(&database)?;
-        return Ok(database);
-    }
-    let unfinished = path.with_extension("unfinished");
-    if disk.length(&unfinished).map_err(io)?.is_some() {
-        disk.remove(&unfinished).map_err(io)?;
-    }
-    let database = super::open(disk, &unfinished, cache)?;
-    make_tables(&database)?;
-    disk.rename(&unfinished, path).and_then(|()| disk.sync_directory(disk::directory_of(path))).map_err(io)?;
-    Ok(database)
-}
-
-/// Make the tables, unless they are there: a start must not need room on the disk.
-fn make_tables(database: &Database) -> Result<(), StoreError> {
-    let there = database.begin_read()?.list_tables()?.count();
-    // one more: `meta`
-    if there > TABLES_BY_BYTES.len() + TABLES_BY_NUMBER.len() {
-        return Ok(());
-    }
-    let mut create = database.begin_write()?;
-    create.set_quick_repair(true);
-    for table in TABLES_BY_BYTES {
-        create.open_table(*table)?;
-    }
-    for table in TABLES_BY_NUMBER {
-        create.open_table(*table)?;
-    }
-    create.commit()?;
-    Ok(())
 }
 
 type NumberedRow = Result<(u64, Vec<u8>), StoreError>;
