@@ -295,6 +295,14 @@ impl Gateway {
     }
 }
 
+/// The runtime of a gateway. The journal and the fold have threads of their own, so one core is left to them: a worker too many
+/// only takes turns with them, and workers pass each other tasks for which there is no idle core.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let workers = cores.saturating_sub(1).max(1);
+    tokio::runtime::Builder::new_multi_thread().worker_threads(workers).max_blocking_threads(16).enable_all().build()
+}
+
 fn log_panic(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
         tracing::error!(%error, "a task panicked");

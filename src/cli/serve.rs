@@ -76,7 +76,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
         }
     };
     logging::start(&config.log);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(16).build() {
+    let runtime = match crate::app::runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("stockgate: cannot start: {error}");
