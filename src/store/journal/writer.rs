@@ -109,7 +109,7 @@ impl Committer {
         let added: usize = records.iter().map(Vec::len).sum();
         self.shared.filled.fetch_add(added as u64, Ordering::Relaxed);
         if let Some(last) = self.shared.segments.write().unwrap_or_else(PoisonError::into_inner).last_mut() {
-            last.bytes = crate::store::file_bytes(&self.shared.path_of(last.first));
+            last.bytes = crate::store::disk::bytes(&*self.shared.disk, &self.shared.path_of(last.first));
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use super::{
     encode_learnt, files, ignored_rows,
 };
 use crate::limits::{CHECKPOINT_BYTES, POSITIONS_CACHED};
+use crate::store::disk;
 use crate::store::rows::{encode_dead, encode_position, encode_source, encode_task, encode_totals, source_key};
 use crate::types::Seq;
 
@@ -121,7 +122,7 @@ impl State {
     /// checkpoint writes all of it; whether the failed one reached the disk makes no difference to that.
     pub fn reopen(&mut self) -> Result<(), StoreError> {
         self.files = None;
-        let database = crate::store::open(&self.path, self.cache)?;
+        let database = crate::store::open(&*self.disk, &self.path, self.cache)?;
         let view = View::open(&database)?;
         self.files = Some(Files { database, view });
         let on_disk = self.durable_cursor()?;
@@ -146,12 +147,12 @@ impl State {
     /// checkpoint, before anything else is folded.
     pub fn snapshot(&self) -> Result<(), StoreError> {
         let data = self.path.parent().unwrap_or(std::path::Path::new(""));
-        crate::store::copy_file(&self.path, &crate::store::snapshot_path(data))
+        disk::copy_whole(&*self.disk, &self.path, &crate::store::snapshot_path(data))
     }
 
     /// Bytes of the file.
     pub fn file_bytes(&self) -> u64 {
-        crate::store::file_bytes(&self.path)
+        disk::bytes(&*self.disk, &self.path)
     }
 
     /// SHA-256 over every row of every table, in order. Two folds of one journal have one digest. Call after a checkpoint.

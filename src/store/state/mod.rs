@@ -25,6 +25,7 @@ pub use verify::{Verified, Verifier};
 use super::StoreError;
 use super::codec::{Reader, Writer};
 use super::dedup::{Dedup, Key, Known};
+use super::disk::{self, Disk};
 use super::rows::{
     Cause, DeadLetter, FetchTask, IgnoredRow, Names, PositionKey, Remains, SourceRow, decode_dead, decode_position,
     decode_source, decode_task, decode_totals, encode_audit, encode_ignored, source_key,
@@ -173,6 +174,7 @@ pub type TaskKey = (u16, Box<str>);
 
 /// The fold of the journal up to [`Meta::cursor`].
 pub struct State {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
     cache: usize,
     /// `None` after a failed write, until [`State::reopen`] succeeds.
@@ -208,8 +210,13 @@ impl State {
 
     /// The same with smaller dedup generations, for tests.
     pub fn open_with(data: &Path, cache: usize, generation: usize) -> Result<Self, StoreError> {
+        Self::open_on(disk::real(), data, cache, generation)
+    }
+
+    /// The same on another disk.
+    pub fn open_on(disk: Arc<dyn Disk>, data: &Path, cache: usize, generation: usize) -> Result<Self, StoreError> {
         let path = super::state_path(data);
-        let database = super::open(&path, cache)?;
+        let database = super::open(&*disk, &path, cache)?;
         make_tables(&database)?;
         let read = database.begin_read()?;
         let (meta, dedup_newest) = match read.open_table(META)?.get("state")? {
@@ -240,6 +247,7 @@ impl State {
             tasks.insert((source, task.need.key.clone()), task);
         }
         let mut state = Self {
+            disk,
             path,
             cache,
             files: Some(Files { view: View::open(&database)?, database }),
