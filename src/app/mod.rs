@@ -23,7 +23,7 @@ use self::build::{api_sources, identity, infos, keep, routes, server_limits};
 use self::reload::{Core, FetchSources, Reloader, append_policy};
 use crate::api::{Api, Context, Health, Reloaded};
 use crate::config::{Checked, Loaded, Report};
-use crate::limits::JOURNAL_CACHE_BYTES;
+use crate::limits::{DISK_LOOK_PERIOD, JOURNAL_CACHE_BYTES};
 use crate::net::serve::{Limits as ServerLimits, Server};
 use crate::net::tls::TlsError;
 use crate::pipeline::apply::{Fold, FoldHandle};
@@ -32,7 +32,7 @@ use crate::pipeline::ingest::Ingest;
 use crate::pipeline::retain;
 use crate::store::journal::{Journal, Refused};
 use crate::store::state::SharedState;
-use crate::store::{StoreError, open_state};
+use crate::store::{Reserve, StoreError, open_state};
 use crate::time;
 
 /// How often histograms are folded up; without it their samples pile up between scrapes.
@@ -130,9 +130,12 @@ impl Gateway {
     pub async fn start_with(config: Checked, reread: Reread) -> Result<Self, StartError> {
         let prometheus = crate::metrics::install();
         make_data_directory(&config.data_dir)?;
+        // first, so that recovery on a full disk has room
+        let reserve = Arc::new(Reserve::open(&config.data_dir, config.store.reserve_bytes));
         let state = open_state(&config.data_dir, config.store.cache_bytes)?;
         let policy_in_force = state.meta.policy.clone();
         let journal = Journal::open(&config.data_dir, JOURNAL_CACHE_BYTES, state.meta.cursor)?;
+        journal.keep_room(Arc::clone(&reserve));
         let state: SharedState = Arc::new(RwLock::new(state));
 
         let fold = Fold::new(&state);
@@ -196,7 +199,9 @@ impl Gateway {
             let fold = snapshots.clone();
             async move { fold.snapshot().await }
         };
-        workers.spawn(retain::run(appender.clone(), keep_changes, folded, snapshot, stopping.clone()));
+        let (tight, tight_changes) = watch::channel(false);
+        workers.spawn(retain::run(appender.clone(), keep_changes, folded, snapshot, tight_changes, stopping.clone()));
+        workers.spawn(watch_disk(reserve, tight));
         workers.spawn(fetch_workers(fetch_changes, Arc::clone(&core), handle.clone(), stopping.clone()));
         workers.spawn(async move {
             loop {
@@ -301,6 +306,18 @@ async fn watch_fold(fold: FoldHandle, core: Arc<Core>) {
         tokio::time::sleep(WATCH_PERIOD).await;
     }
     core.health.fold_alive(false);
+}
+
+/// Looks at the disk, and tells retention when it has become full.
+async fn watch_disk(reserve: Arc<Reserve>, tight: watch::Sender<bool>) {
+    while !tight.is_closed() {
+        let looking = Arc::clone(&reserve);
+        // to allocate a file can take a while
+        log_panic(tokio::task::spawn_blocking(move || looking.look()).await);
+        let is = !reserve.has_room();
+        tight.send_if_modified(|was| std::mem::replace(was, is) != is);
+        tokio::time::sleep(DISK_LOOK_PERIOD).await;
+    }
 }
 
 /// Runs a worker for each source that can be asked; starts them anew when the configuration changes.

@@ -251,7 +251,14 @@ impl Worker {
             return Err(StoreError::Io("the state cannot be written".to_owned()));
         }
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        state.snapshot().map(|()| state.meta.cursor)
+        state.snapshot().inspect_err(|error| self.want_room(error)).map(|()| state.meta.cursor)
+    }
+
+    /// A write has failed: the next try may use the reserve.
+    fn want_room(&self, error: &StoreError) {
+        if let Some(reserve) = self.journal.reserve() {
+            reserve.failed(error);
+        }
     }
 
     /// Open the state's file again and write what could not be written.
@@ -269,8 +276,9 @@ impl Worker {
                 }
                 Ok(())
             }
-            Err(error @ StoreError::Io(_)) => {
+            Err(error) if error.is_disk() => {
                 tracing::warn!(%error, "the state still cannot be opened");
+                self.want_room(&error);
                 self.last_checkpoint = time::instant();
                 Ok(())
             }
@@ -396,8 +404,9 @@ impl Worker {
                 self.durable.store(cursor, Ordering::Release);
                 Ok(())
             }
-            Err(error @ StoreError::Io(_)) => {
+            Err(error) if error.is_disk() => {
                 tracing::error!(%error, "the state cannot be written: levels stand still until it can");
+                self.want_room(&error);
                 self.stuck.store(true, Ordering::Release);
                 Ok(())
             }

@@ -131,7 +131,11 @@ pub(super) fn copy_whole(disk: &dyn Disk, from: &Path, to: &Path) -> Result<(), 
         .copy(from, &unfinished)
         .and_then(|()| disk.rename(&unfinished, to))
         .and_then(|()| disk.sync_directory(directory_of(to)));
-    copied.map_err(|error| StoreError::Io(format!("{} to {}: {error}", from.display(), to.display())))
+    copied.map_err(|error| {
+        // on a full disk the half of a copy is what others have no room for
+        drop(disk.remove(&unfinished));
+        StoreError::from_io(&error, format!("{} to {}: {error}", from.display(), to.display()))
+    })
 }
 
 /// Give a damaged file a name that nobody opens, `<name>.damaged-<k>`, and make that durable. Returns the new name.

@@ -17,15 +17,15 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
 
 use self::writer::Committer;
-use super::StoreError;
 use super::disk::{self, Disk};
+use super::{Reserve, StoreError};
 use crate::limits::JOURNAL_SEGMENT_BYTES;
 use crate::time::Timestamp;
 use crate::types::Seq;
@@ -43,7 +43,7 @@ const OLD_SEGMENT_CACHE_BYTES: usize = 1024 * 1024;
 pub enum Refused {
     /// The queue is full: try again soon.
     Full,
-    /// The journal cannot commit (disk full, disk broken) or is closing.
+    /// The journal cannot commit (disk full, disk broken), has no room to (see [`Reserve`]), or is closing.
     Unavailable,
 }
 
@@ -109,6 +109,7 @@ struct Shared {
     filled: AtomicU64,
     healthy: AtomicBool,
     queued: AtomicU64,
+    reserve: OnceLock<Arc<Reserve>>,
 }
 
 /// The journal: readers and appenders share it; its thread ends when every [`Appender`] is gone.
@@ -142,7 +143,7 @@ impl Pending {
 impl Appender {
     /// Queue a record. It is owned by the queue from here on: whoever waits may go away.
     pub fn append(&self, bytes: Vec<u8>) -> Result<Pending, Refused> {
-        if !self.shared.healthy.load(Ordering::Acquire) {
+        if !self.shared.healthy.load(Ordering::Acquire) || self.shared.reserve.get().is_some_and(|r| !r.has_room()) {
             return Err(Refused::Unavailable);
         }
         let (done, wait) = oneshot::channel();
@@ -209,6 +210,7 @@ impl Journal {
             filled: AtomicU64::new(0),
             healthy: AtomicBool::new(true),
             queued: AtomicU64::new(0),
+            reserve: OnceLock::new(),
         };
         shared.open()?;
         Ok(Self { shared: Arc::new(shared) })
@@ -236,6 +238,16 @@ impl Journal {
             Committer { shared, segment_bytes, committed: Box::new(committed) }.run(receive);
         })?;
         Ok((Appender { shared: Arc::clone(&self.shared), queue: send }, thread))
+    }
+
+    /// Take deliveries only while this reserve stands. Given once, before the writer starts.
+    pub fn keep_room(&self, reserve: Arc<Reserve>) {
+        assert!(self.shared.reserve.set(reserve).is_ok(), "a journal has one reserve");
+    }
+
+    /// The room that is kept back on the disk, if any is.
+    pub fn reserve(&self) -> Option<&Reserve> {
+        self.shared.reserve.get().map(Arc::as_ref)
     }
 
     /// Close the files cleanly, once the writer has ended and nobody has to read any more.

@@ -45,7 +45,12 @@ impl Committer {
                         }
                     }
                     self.shared.queued.fetch_sub(records.len() as u64, Ordering::Relaxed);
-                    if !self.commit(records, waiting) {
+                    if !self.shared.reserve.get().is_none_or(|reserve| reserve.admits()) {
+                        // the file is not touched: nothing to repair when there is room again
+                        for done in waiting {
+                            answer(done, Err(Refused::Unavailable));
+                        }
+                    } else if !self.commit(records, waiting) {
                         self.reopen(&mut queue);
                     }
                 }
@@ -85,6 +90,9 @@ impl Committer {
                     answer(done, Err(Refused::Unavailable));
                 }
                 crate::metrics::journal_commit_failed();
+                if let Some(reserve) = self.shared.reserve.get() {
+                    reserve.failed(&error);
+                }
                 tracing::error!(%error, "journal commit failed: nothing is acknowledged until the file opens again");
                 false
             }
