@@ -108,6 +108,12 @@ impl Writer {
     }
 }
 
+/// Bytes that [`Writer::count`] takes for a number.
+pub fn count_bytes(value: u64) -> usize {
+    let bits = 64 - (value | 1).leading_zeros();
+    bits.div_ceil(7) as usize
+}
+
 /// The lowest seven bits.
 fn low_bits(value: u64) -> u8 {
     u8::try_from(value & 0x7f).expect("seven bits")
@@ -403,7 +409,9 @@ mod tests {
         #[test]
         fn numbers_read_back(count: u64, signed: i64) {
             let mut w = Writer::default();
-            w.count(count).signed(signed);
+            w.count(count);
+            prop_assert_eq!(w.0.len(), count_bytes(count));
+            w.signed(signed);
             let bytes = w.finish();
             let mut r = Reader::new(&bytes);
             prop_assert_eq!(r.count("n").expect("reads"), count);

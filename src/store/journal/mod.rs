@@ -13,6 +13,7 @@
 //! repairs it), and only then work goes on. A batch that failed may still be found in the file afterwards; nobody was told
 //! it was there, and a sender that repeats it is recognised.
 
+mod block;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -30,8 +31,8 @@ use crate::limits::JOURNAL_SEGMENT_BYTES;
 use crate::time::Timestamp;
 use crate::types::Seq;
 
-/// The records of a segment, by number.
-const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
+/// The blocks of a segment, by the number of their first record.
+const BLOCKS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("blocks");
 /// A segment that is still being made.
 const UNFINISHED: &str = "unfinished.redb";
 /// Older segments that stay open for readers; each has a page cache of [`OLD_SEGMENT_CACHE_BYTES`].
@@ -320,17 +321,34 @@ impl Found {
     /// Take what a segment has; true when it is enough.
     fn take(&mut self, database: &Database, from: Seq) -> Result<bool, StoreError> {
         let transaction = database.begin_read()?;
-        let table = transaction.open_table(RECORDS)?;
-        for row in table.range(from..)? {
-            let (seq, value) = row?;
-            self.size += value.value().len();
-            self.records.push((seq.value(), value.value().to_vec()));
-            if self.records.len() >= self.most_records || self.size >= self.most_bytes {
-                return Ok(true);
+        let table = transaction.open_table(BLOCKS)?;
+        // the block that `from` stands in begins there or before
+        let begin = table.range(..=from)?.next_back().transpose()?.map_or(from, |(first, _)| first.value());
+        for row in table.range(begin..)? {
+            let (first, block) = row?;
+            for record in block::records(first.value(), block.value()) {
+                let (seq, bytes) = record?;
+                if seq < from {
+                    continue;
+                }
+                self.size += bytes.len();
+                self.records.push((seq, bytes.to_vec()));
+                if self.records.len() >= self.most_records || self.size >= self.most_bytes {
+                    return Ok(true);
+                }
             }
         }
         Ok(false)
     }
+}
+
+/// Number and bytes of the newest record of a segment.
+fn newest_record(database: &Database) -> Result<Option<(Seq, Vec<u8>)>, StoreError> {
+    let read = database.begin_read()?;
+    let table = read.open_table(BLOCKS)?;
+    let Some((first, block)) = table.last()? else { return Ok(None) };
+    let last = block::records(first.value(), block.value()).last().transpose()?;
+    Ok(last.map(|(seq, bytes)| (seq, bytes.to_vec())))
 }
 
 /// The time that stands in a record's bytes (see `codec::encode_record`).
@@ -364,8 +382,8 @@ impl Shared {
         let (database, head, filled) = if let Some(last) = segments.last() {
             let database = super::open(&*self.disk, &self.path_of(last.first), self.cache)?;
             let read = database.begin_read()?;
-            let table = read.open_table(RECORDS)?;
-            let newest = table.last()?.map(|(seq, _)| seq.value());
+            let table = read.open_table(BLOCKS)?;
+            let newest = newest_record(&database)?.map(|(seq, _)| seq);
             let filled = table.stats()?.stored_bytes();
             (database, newest.unwrap_or(last.first - 1), filled)
         } else {
@@ -398,7 +416,7 @@ impl Shared {
         let database = super::open(&*self.disk, &unfinished, self.cache)?;
         let mut write = database.begin_write()?;
         write.set_two_phase_commit(true);
-        write.open_table(RECORDS)?;
+        write.open_table(BLOCKS)?;
         write.commit()?;
         let path = self.path_of(first);
         self.disk.rename(&unfinished, &path).map_err(|e| self.io(&e))?;
