@@ -136,6 +136,19 @@ pub fn copy_file(from: &Path, to: &Path) -> Result<(), StoreError> {
     disk::copy_whole(&RealDisk, from, to)
 }
 
+/// Hold every page of a database against its checksum. Reading does not: a flipped bit would be a wrong level, quietly. Costs
+/// two readings of the file.
+fn check(database: &mut redb::Database, path: &Path) -> Result<(), StoreError> {
+    match database.check_integrity() {
+        // `false`: the list of free pages was made anew; what the rows stand on was whole
+        Ok(_) => Ok(()),
+        Err(redb::DatabaseError::Storage(redb::StorageError::Io(io))) => {
+            Err(StoreError::from_io(&io, format!("{}: {io}", path.display())))
+        }
+        Err(other) => Err(StoreError::Damaged { file: path.to_owned(), cause: other.to_string() }),
+    }
+}
+
 const META: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("meta");
 
 /// Open or create a database with a bounded cache; refuse one with a newer schema.

@@ -108,6 +108,11 @@ impl Reserve {
         self.free.load(Ordering::Relaxed)
     }
 
+    /// Bytes that are kept back; 0 while they are in use.
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
     /// Bytes that must be free before acknowledgement resumes.
     pub fn needed(&self) -> u64 {
         self.least.saturating_add(2 * DISK_FLOOR_BYTES)
@@ -145,7 +150,6 @@ impl Reserve {
                 Standing::Held => self.grow(free),
             }
         }
-        crate::metrics::disk(self.free(), self.held.load(Ordering::Relaxed));
     }
 
     fn ask(&self) -> io::Result<u64> {
@@ -198,13 +202,13 @@ impl Reserve {
         }
         if before == Standing::Spent {
             self.open.store(true, Ordering::Release);
-            tracing::info!(free, reserve = self.held.load(Ordering::Relaxed), "there is room on the disk");
+            tracing::info!(free, reserve = self.held(), "there is room on the disk");
         }
     }
 
     /// Never more than half of what is free: the deliveries need room as well.
     fn grow(&self, free: u64) {
-        let held = self.held.load(Ordering::Relaxed);
+        let held = self.held();
         let more = self.wanted().saturating_sub(held).min(free / 2) / MIB * MIB;
         if more == 0 || free < 4 * DISK_FLOOR_BYTES {
             return;
