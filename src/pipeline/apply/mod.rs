@@ -65,7 +65,7 @@ impl FoldHandle {
         self.alive.load(Ordering::Acquire)
     }
 
-    /// The state cannot be written now (a full disk): deliveries are kept in the journal, levels stand still.
+    /// The state cannot be written or read now (a full or failing disk): deliveries are kept in the journal, levels stand still.
     pub fn stuck(&self) -> bool {
         self.stuck.load(Ordering::Acquire)
     }
@@ -150,6 +150,7 @@ impl Fold {
                 durable: Arc::clone(&self.handle.durable),
                 queued_bytes: Arc::clone(&self.handle.queued_bytes),
                 stuck: Arc::clone(&self.handle.stuck),
+                torn: false,
             };
             if let Err(error) = worker.run(&self.queue) {
                 tracing::error!(%error, "the fold has stopped");
@@ -193,9 +194,11 @@ struct Worker {
     durable: Arc<AtomicU64>,
     queued_bytes: Arc<AtomicUsize>,
     stuck: Arc<AtomicBool>,
+    /// A record is folded in part: the memory is not the fold of anything.
+    torn: bool,
 }
 
-/// How long to wait before a state that could not be written is tried again.
+/// How long to wait before a state that could not be written or read is tried again.
 const STUCK_PAUSE: Duration = Duration::from_secs(1);
 
 impl Worker {
@@ -238,6 +241,8 @@ impl Worker {
             }
             if self.is_stuck() && self.last_checkpoint.elapsed() >= STUCK_PAUSE {
                 self.try_again()?;
+                // what came meanwhile is in the journal, and nobody may send a message soon
+                self.catch_up(Seq::MAX)?;
             }
             self.checkpoint_when_due()?;
         }
@@ -267,8 +272,22 @@ impl Worker {
         if !self.is_stuck() {
             return Ok(());
         }
-        let reopened = self.state.write().unwrap_or_else(PoisonError::into_inner).reopen();
+        let reopened = {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            if self.torn { state.reload() } else { state.reopen() }
+        };
         match reopened {
+            Ok(()) if self.torn => {
+                let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+                self.folder = Folder::new(&mut state);
+                self.torn = false;
+                self.stuck.store(false, Ordering::Release);
+                tracing::info!(
+                    cursor = state.meta.cursor,
+                    "the state can be read again: it goes on from its last checkpoint"
+                );
+                Ok(())
+            }
             Ok(()) => {
                 self.stuck.store(false, Ordering::Release);
                 self.checkpoint()?;
@@ -301,6 +320,9 @@ impl Worker {
             (batch.first..).zip(&batch.records).skip(skip).map(|(seq, bytes)| (seq, bytes.as_slice())).collect();
         for part in records.chunks(FOLD_STEP_RECORDS) {
             self.step(part)?;
+            if self.is_stuck() {
+                break;
+            }
         }
         Ok(())
     }
@@ -341,6 +363,7 @@ impl Worker {
         let mut counted = false;
         {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            let before = state.meta.cursor;
             if let Some((first, _)) = records.first()
                 && *first != state.meta.cursor + 1
             {
@@ -356,7 +379,21 @@ impl Worker {
                     // what came before belongs to an earlier process
                     (tally, counted) = (Tally::default(), true);
                 }
-                self.folder.fold(&mut state, *seq, bytes, &mut tally)?;
+                match self.folder.fold(&mut state, *seq, bytes, &mut tally) {
+                    Ok(()) => {}
+                    // part of the record may have acted already, and it must not act twice: back to the last checkpoint
+                    Err(error) if error.is_disk() => {
+                        tracing::error!(%error, "the state cannot be read: levels stand still until it can");
+                        state.discard();
+                        // what is folded again is not counted again; of this step nothing has been
+                        self.counted_from = self.counted_from.max(before);
+                        self.torn = true;
+                        self.last_checkpoint = time::instant();
+                        self.stuck.store(true, Ordering::Release);
+                        return Ok(());
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         }
         if counted {
@@ -440,5 +477,7 @@ fn report(tally: &Tally, sources: &Names) {
     }
 }
 
+#[cfg(test)]
+mod disk_tests;
 #[cfg(test)]
 mod tests;

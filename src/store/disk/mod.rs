@@ -5,6 +5,8 @@
 //! without a detour; here it is only opened.
 
 #[cfg(test)]
+pub(crate) mod failing;
+#[cfg(test)]
 pub(crate) mod lying;
 
 use std::fmt;
@@ -54,6 +56,10 @@ pub trait Disk: fmt::Debug + Send + Sync {
 
     /// Make the names in a directory durable.
     fn sync_directory(&self, directory: &Path) -> io::Result<()>;
+
+    /// Drop what is remembered of a file, so that it is read from the medium. For a file whose fsync has failed: the system then
+    /// counts its pages as written, keeps showing them, and never writes them again.
+    fn forget(&self, _path: &Path) {}
 }
 
 /// The disk of this machine.
@@ -116,6 +122,14 @@ impl Disk for RealDisk {
         // a bare file name has an empty parent
         let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
         File::open(directory)?.sync_all()
+    }
+
+    fn forget(&self, path: &Path) {
+        let forgotten =
+            File::open(path).and_then(|file| Ok(rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?));
+        if let Err(error) = forgotten {
+            tracing::debug!(path = %path.display(), %error, "the page cache cannot be dropped");
+        }
     }
 }
 

@@ -406,6 +406,14 @@ impl Shared {
         Ok(())
     }
 
+    /// After a failed commit: what the newest segment really holds is on the medium.
+    fn forget_newest(&self) {
+        let newest = self.segments().last().map(|segment| segment.first);
+        if let Some(first) = newest {
+            self.disk.forget(&self.path_of(first));
+        }
+    }
+
     /// Make a segment: whole under another name first, then renamed, then the name made durable.
     fn make_segment(&self, first: Seq) -> Result<(Database, Segment), StoreError> {
         let unfinished = self.directory.join(UNFINISHED);

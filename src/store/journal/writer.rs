@@ -154,6 +154,7 @@ impl Committer {
             }
             // the one pause in the program that is a pause: the disk needs time, nothing can wake us
             std::thread::sleep(REOPEN_PAUSE);
+            self.shared.forget_newest();
             match self.shared.open() {
                 Ok(()) => break,
                 Err(error) => tracing::error!(%error, "the journal still cannot be opened"),

@@ -69,7 +69,9 @@ async fn send(options: &Options) -> Result<String, String> {
 async fn fingerprint(data: &Path) -> Result<[u8; 32], String> {
     let path = data.join("tls-cert.pem");
     let end = time::instant() + PATIENCE;
+    let mut look = tokio::time::interval(LOOK_EVERY);
     loop {
+        look.tick().await;
         if let Some(found) = std::fs::read(&path).ok().and_then(|pem| certificates(&pem).ok())
             && let Some(certificate) = found.first()
         {
@@ -78,7 +80,6 @@ async fn fingerprint(data: &Path) -> Result<[u8; 32], String> {
         if time::instant() > end {
             return Err(format!("{} does not come", path.display()));
         }
-        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
@@ -88,7 +89,9 @@ async fn settle(world: &World, admin: &BaseUrl) -> Result<usize, String> {
     let truth: BTreeMap<Position, Option<String>> =
         world.truth().into_iter().map(|(position, stock)| (position, stock.map(|q| q.to_string()))).collect();
     let end = time::instant() + PATIENCE;
+    let mut look = tokio::time::interval(LOOK_EVERY);
     loop {
+        look.tick().await;
         let levels = levels(&client, admin).await?;
         let invented = levels.keys().filter(|position| !truth.contains_key(*position)).count();
         let wrong: Vec<&Position> =
@@ -102,7 +105,6 @@ async fn settle(world: &World, admin: &BaseUrl) -> Result<usize, String> {
             }
             return Ok(invented + wrong.len());
         }
-        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
