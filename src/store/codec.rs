@@ -296,7 +296,7 @@ pub fn encode_record(record: &Record<'_>) -> Vec<u8> {
             };
             w.raw(&d.body_digest).text(d.label).text(d.query).count(d.headers.0.len() as u64);
             for (name, value) in &d.headers.0 {
-                w.text(name).text(value);
+                header(&mut w, name, value, d.label);
             }
             w.bytes(d.body);
         }
@@ -324,6 +324,53 @@ pub fn encode_record(record: &Record<'_>) -> Vec<u8> {
         }
     }
     w.finish()
+}
+
+/// Names of header fields that deliveries are kept with, by the number that stands for each. Numbers are for ever: append only.
+const HEADER_NAMES: [&str; 16] = [
+    "x-shopify-webhook-id",
+    "x-shopify-topic",
+    "x-shopify-triggered-at",
+    "shopify-webhook-id",
+    "shopify-topic",
+    "shopify-triggered-at",
+    "shopify-resource-id",
+    "x-wc-webhook-topic",
+    "x-wc-webhook-id",
+    "x-wc-webhook-delivery-id",
+    "x-wc-webhook-resource",
+    "x-wc-webhook-event",
+    "webhook-id",
+    "webhook-timestamp",
+    "x-request-id",
+    "content-type",
+];
+/// Flag beside a name's number: the value is the delivery's label, which stands in the record already.
+const VALUE_IS_LABEL: u8 = 0x80;
+
+/// A header field: the number of its name (0: the name follows) and its value.
+fn header(w: &mut Writer, name: &str, value: &str, label: &str) {
+    let known = (1_u8..).zip(HEADER_NAMES).find(|(_, known)| *known == name).map_or(0, |(number, _)| number);
+    let is_label = value == label;
+    w.u8(if is_label { known | VALUE_IS_LABEL } else { known });
+    if known == 0 {
+        w.text(name);
+    }
+    if !is_label {
+        w.text(value);
+    }
+}
+
+fn read_header<'a>(r: &mut Reader<'a>, label: &'a str) -> Result<(&'a str, &'a str), StoreError> {
+    let mark = r.u8("header")?;
+    let name = match usize::from(mark & !VALUE_IS_LABEL).checked_sub(1) {
+        None => r.text("header name")?,
+        Some(index) => HEADER_NAMES
+            .get(index)
+            .ok_or_else(|| StoreError::Row(format!("header name {index} is not known: a newer stockgate wrote this")))?,
+    };
+    let value = if mark & VALUE_IS_LABEL == 0 { r.text("header value")? } else { label };
+    Ok((name, value))
 }
 
 fn body_length(body: &RecordBody<'_>) -> usize {
@@ -389,7 +436,7 @@ fn decode_delivery<'a>(r: &mut Reader<'a>) -> Result<Delivery<'a>, StoreError> {
     let fields: usize = r.small("headers")?;
     let mut headers = Vec::with_capacity(fields.min(64));
     for _ in 0..fields {
-        headers.push((r.text("header name")?, r.text("header value")?));
+        headers.push(read_header(r, label)?);
     }
     Ok(Delivery { source, key, body_digest, label, query, headers: HeaderList(headers), body: r.bytes("body")? })
 }
@@ -415,7 +462,7 @@ mod tests {
     #[test]
     fn every_kind_of_record_reads_back() {
         let need = Need { key: "stock/1".into(), from: Some(Timestamp(-5)) };
-        let headers = HeaderList(vec![("x-topic", "stock"), ("x-id", "1")]);
+        let headers = HeaderList(vec![("x-topic", "stock"), ("webhook-id", "d-1"), ("x-id", "d-1"), ("content-type", "")]);
         for body in [
             RecordBody::Delivery(Delivery {
                 source: "shop",
