@@ -4,7 +4,12 @@
 
 # every level, one a line
 levels() {
-    "$BIN" stock --admin "$ADMIN" --json | jq -c '.stock[] | [.warehouse, .sku, .quantity, .state, .ledger]'
+    local page next=
+    while page=$(api "stock?limit=1000${next:+&after=$next}"); do
+        jq -c '.stock[] | [.warehouse, .sku, .quantity, .state, .ledger]' <<<"$page"
+        next=$(jq -r '.next // empty' <<<"$page")
+        [[ -n $next ]] || return 0
+    done
 }
 
 # flip FILE SEED COUNT: so many bytes that hold something become other bytes
