@@ -176,3 +176,26 @@ fn the_file_has_real_blocks_and_goes_at_once() {
     fill(&mut file, 2 * MIB).expect("writes");
     assert_eq!(space.held(), 2 * MIB);
 }
+
+#[test]
+fn a_journal_without_room_refuses_untouched_and_goes_on_when_there_is_some() {
+    use crate::store::journal::{Journal, Refused};
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let (numbers, reserve) = reserve(1024 * MIB);
+    let reserve = Arc::new(reserve);
+    let journal = Journal::open(directory.path(), 1 << 20, 0).expect("opens");
+    journal.keep_room(Arc::clone(&reserve));
+    let (appender, thread) = journal.start(16, |_| {}).expect("starts");
+    let append = || appender.append(b"record".to_vec()).and_then(super::super::journal::Pending::durable_blocking);
+    assert_eq!(append(), Ok(1));
+    numbers.with(|figures| figures.free = FLOOR - 1);
+    assert_eq!(append(), Err(Refused::Unavailable), "the writer has looked");
+    assert_eq!(append(), Err(Refused::Unavailable), "and now nobody has to look");
+    assert!(journal.healthy(), "no commit has failed, there is nothing to repair");
+    assert_eq!(journal.head(), 1);
+    numbers.with(|figures| figures.free = 1024 * MIB);
+    reserve.look();
+    assert_eq!(append(), Ok(2));
+    drop(appender);
+    thread.join().expect("ends");
+}
