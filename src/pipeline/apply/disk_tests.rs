@@ -14,7 +14,7 @@ use crate::store::disk::failing::FailingDisk;
 use crate::store::journal::{Appender, Journal};
 use crate::store::state::{State, Verifier};
 use crate::time::Timestamp;
-use crate::types::{Fetched, Need, Record, RecordBody};
+use crate::types::{Fetched, ItemMaps, Need, Record, RecordBody};
 
 const CACHE: usize = 1 << 20;
 const GENERATION: usize = 40;
@@ -29,9 +29,9 @@ fn append(appender: &Appender, body: RecordBody<'_>) {
 
 fn policy(appender: &Appender) {
     let source = json!({
-        "kind": "bsale", "settings": {}, "api": true, "warehouse": null, "locations": {"1": "hall"}, "items": {}
+        "kind": "bsale", "settings": {}, "api": true, "warehouse": null, "locations": {"1": "hall"}, "items": null
     });
-    let text = json!({"v": 1, "sources": {"bsale": source}, "warehouses": {}}).to_string();
+    let text = json!({"v": 2, "sources": {"bsale": source}, "warehouses": {}}).to_string();
     append(appender, RecordBody::Policy(&text));
 }
 
@@ -86,7 +86,7 @@ fn a_record_that_was_half_folded_when_the_disk_failed_acts_once() {
     // nothing is in memory, and next to nothing in the page cache
     let state = State::open_on(disk.clone(), data, 0, GENERATION).expect("opens");
     let state = Arc::new(RwLock::new(state));
-    let fold = Fold::new(&state);
+    let fold = Fold::new(&state, ItemMaps::default());
     let handle = fold.handle();
     let thread = fold.start(Arc::clone(&state), journal.clone(), NEVER).expect("starts");
     answer(&appender, hot, 6);

@@ -11,7 +11,7 @@ pub(crate) mod lying;
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -61,6 +61,9 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// counts its pages as written, keeps showing them, and never writes them again.
     fn forget(&self, _path: &Path) {}
 }
+
+/// Bytes that a copy writes before it syncs them.
+const COPY_PIECE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The disk of this machine.
 #[derive(Debug, Clone, Copy, Default)]
@@ -114,8 +117,13 @@ impl Disk for RealDisk {
     }
 
     fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::copy(from, to)?;
-        File::open(to)?.sync_all()
+        let mut from = File::open(from)?;
+        let mut to = File::create(to)?;
+        // in pieces: a sync of all of it at the end would keep the journal's own syncs waiting behind it
+        while io::copy(&mut Read::take(&mut from, COPY_PIECE_BYTES), &mut to)? > 0 {
+            to.sync_data()?;
+        }
+        to.sync_all()
     }
 
     fn sync_directory(&self, directory: &Path) -> io::Result<()> {
