@@ -30,7 +30,9 @@ fill_up() {
 
 make_disk 300
 start_load 5
-serve
+# no checkpoint before the disk is full: the start on the full disk has everything to fold and to write
+sed 's/^checkpoint = .*/checkpoint = "1h"/' site/stockgate.toml >site/rare.toml
+start_gateway --config site/rare.toml
 acknowledged_more 300
 until_so "the reserve is there" test "$(metric stockgate_disk_reserve_bytes)" -gt 30000000
 fill_up 12
@@ -61,6 +63,10 @@ kill_gateway
 serve
 until_so "a gateway that starts on a full disk says so" full
 until_so "and folds what it has" folded
+written() {
+    (($(metric 'stockgate_checkpoints_total{result="ok"}') > 0))
+}
+until_so "and writes it" written
 same "no checkpoint has failed" "" "$(metric 'stockgate_checkpoints_total{result="failed"}')"
 same "still nothing is acknowledged" "$taken" "$(acknowledged)"
 
