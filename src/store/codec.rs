@@ -278,6 +278,11 @@ impl<'a> Reader<'a> {
         self.signed(what).map(Quantity::from_micros)
     }
 
+    /// Everything that is left.
+    pub fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.0)
+    }
+
     /// Nothing may be left.
     pub fn end(&self, what: &str) -> Result<(), StoreError> {
         if self.0.is_empty() { Ok(()) } else { Err(StoreError::Row(format!("{what} has {} bytes too many", self.0.len()))) }

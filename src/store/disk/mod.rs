@@ -1,13 +1,14 @@
 //! The disk as the store sees it: databases, names in directories, and what has to be synced.
 //!
-//! Everything under `store/` that touches a file goes through a [`Disk`], so that tests can bring one that lies: it records
-//! what was written and synced, and builds what a power cut could leave. A database reads and writes its file by itself,
-//! without a detour; here it is only opened.
+//! Everything that a gateway at work does with a file goes through a [`Disk`] (the plain files of a backup do not), so that
+//! tests can bring one that lies: it records what was written and synced, and builds what a power cut could leave. A database
+//! reads and writes its file by itself; here it is only opened.
 
 #[cfg(test)]
 pub(crate) mod failing;
 #[cfg(test)]
 pub(crate) mod lying;
+mod paced;
 
 use std::fmt;
 use std::fs::{self, File};
@@ -15,8 +16,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use redb::backends::FileBackend;
 use redb::{Builder, Database, DatabaseError};
 
+use self::paced::Paced;
 use super::StoreError;
 
 /// A file of a directory.
@@ -76,7 +79,8 @@ pub fn real() -> Arc<dyn Disk> {
 
 impl Disk for RealDisk {
     fn database(&self, path: &Path, builder: &Builder) -> Result<Database, DatabaseError> {
-        builder.create(path)
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+        builder.create_with_backend(Paced::new(FileBackend::new(file)?))
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
