@@ -6,6 +6,7 @@
 //! - [`dedup`]: delivery keys in generations.
 //! - [`backup`]: both of them in a directory of plain files, made while the gateway works.
 //! - [`disk`]: files and their names, as all of the above see them.
+//! - [`Reserve`]: room that is kept back on the disk, for when it is full.
 //! - [`rows`]: the rows of the state and their encodings; [`codec`]: the encodings themselves.
 #![expect(clippy::disallowed_types, reason = "this is the one module that names redb")]
 

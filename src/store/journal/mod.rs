@@ -10,7 +10,7 @@
 //! a file with a segment's name is a whole database. Segments that the state has not folded durably are never removed.
 //!
 //! After a failed commit nothing is acknowledged and the file is not written again: it is closed, opened anew (redb then
-//! repairs it), and only then work goes on. A batch that failed may still be found in the file afterwards; nobody was told
+//! repairs it) from what the medium really holds and not from the system's cache (see [`Disk::forget`]), and only then work goes on. A batch that failed may still be found in the file afterwards; nobody was told
 //! it was there, and a sender that repeats it is recognised.
 
 mod block;
