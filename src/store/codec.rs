@@ -289,6 +289,24 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// The rows of a block, each behind its length, numbered from `first`.
+pub fn numbered_rows(first: u64, block: &[u8]) -> impl Iterator<Item = Result<(u64, &[u8]), StoreError>> {
+    let mut reader = Reader::new(block);
+    let mut at = first;
+    std::iter::from_fn(move || {
+        if reader.end("block").is_ok() {
+            return None;
+        }
+        let row = reader.bytes("row of a block").map(|row| (at, row));
+        if row.is_err() {
+            // a block that does not decode ends here
+            reader = Reader::new(&[]);
+        }
+        at += 1;
+        Some(row)
+    })
+}
+
 /// Bytes of a journal record: its kind, its time, its fields in the order of the struct.
 pub fn encode_record(record: &Record<'_>) -> Vec<u8> {
     let mut w = Writer::with_capacity(128 + body_length(&record.body));

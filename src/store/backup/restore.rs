@@ -67,7 +67,7 @@ pub fn unpack(directory: &Path, manifest: &Manifest, data: &Path) -> Result<(), 
                     let (number, bytes) = log_row(&row)?;
                     match log {
                         super::Log::Journal => journal.push(number, bytes)?,
-                        super::Log::Audit | super::Log::Ignored => state.put_log(log, number, bytes)?,
+                        super::Log::Audit | super::Log::Ignored => state.put_log(log, number, &bytes)?,
                     }
                 }
             }

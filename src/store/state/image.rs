@@ -7,9 +7,11 @@
 use redb::{Database, ReadTransaction, ReadableDatabase, TableHandle};
 
 use super::{
-    AUDIT, ByBytes, ByNumber, IGNORED, META, Meta, State, StoreError, TABLES_BY_BYTES, TABLES_BY_NUMBER, files, make_tables,
+    AUDIT, ByBytes, ByNumber, IGNORED, META, Meta, State, StoreError, TABLES_BY_BYTES, TABLES_BY_NUMBER, files, log,
+    make_tables,
 };
 use crate::store::backup::{Log, Row};
+use crate::store::codec::numbered_rows;
 use crate::store::disk::RealDisk;
 
 /// Bytes of rows in one transaction of a [`Builder`]: bounds its memory.
@@ -84,12 +86,21 @@ impl Image {
     pub fn log(&self, log: Log, from: u64, bytes: usize) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
         let (mut rows, mut size) = (Vec::new(), 0_usize);
         let Some(table) = table_of(log) else { return Ok(rows) };
-        for row in self.read.open_table(table)?.range(from..)? {
-            let (key, value) = row?;
-            size += value.value().len();
-            rows.push((key.value(), value.value().to_vec()));
-            if size >= bytes {
-                break;
+        let table = self.read.open_table(table)?;
+        // the block that `from` stands in begins there or before
+        let begin = table.range(..=from)?.next_back().transpose()?.map_or(from, |(first, _)| first.value());
+        for block in table.range(begin..)? {
+            let (first, block) = block?;
+            for row in numbered_rows(first.value(), block.value()) {
+                let (number, row) = row?;
+                if number < from {
+                    continue;
+                }
+                size += row.len();
+                rows.push((number, row.to_vec()));
+                if size >= bytes {
+                    return Ok(rows);
+                }
             }
         }
         Ok(rows)
@@ -171,6 +182,8 @@ impl Page {
 pub struct Builder {
     database: Database,
     held: Vec<Row>,
+    audit: log::Log,
+    ignored: log::Log,
     size: usize,
 }
 
@@ -179,12 +192,18 @@ impl Builder {
     pub fn new(data: &std::path::Path, cache: usize) -> Result<Self, StoreError> {
         let database = crate::store::open(&RealDisk, &crate::store::state_path(data), cache)?;
         make_tables(&database)?;
-        Ok(Self { database, held: Vec::new(), size: 0 })
+        Ok(Self { database, held: Vec::new(), audit: log::Log::default(), ignored: log::Log::default(), size: 0 })
     }
 
-    /// Put a row of a log.
-    pub fn put_log(&mut self, log: Log, number: u64, value: Vec<u8>) -> Result<(), StoreError> {
-        self.put(Row { table: log.name().to_owned(), key: number.to_be_bytes().to_vec(), value })
+    /// Put the next row of a log that lies in the state.
+    pub fn put_log(&mut self, log: Log, number: u64, value: &[u8]) -> Result<(), StoreError> {
+        match log {
+            Log::Audit => self.audit.push(number, value),
+            Log::Ignored => self.ignored.push(number, value),
+            Log::Journal => return Err(StoreError::Row("the journal does not lie in the state".to_owned())),
+        }
+        self.size += value.len();
+        if self.size >= BUILD_BYTES { self.write() } else { Ok(()) }
     }
 
     /// Put a row.
@@ -203,6 +222,14 @@ impl Builder {
         let mut write = self.database.begin_write()?;
         write.set_two_phase_commit(true);
         write.set_quick_repair(true);
+        for (log, definition) in [(&mut self.audit, AUDIT), (&mut self.ignored, IGNORED)] {
+            let mut table = write.open_table(definition)?;
+            for (first, block) in log.changed() {
+                table.insert(first, block)?;
+            }
+            drop(table);
+            log.in_file();
+        }
         for row in self.held.drain(..) {
             let bytes = TABLES_BY_BYTES.iter().find(|t| t.name() == row.table);
             let numbers = TABLES_BY_NUMBER.iter().find(|t| t.name() == row.table);

@@ -7,7 +7,7 @@
 //! A block's key is the number of its first row; its bytes are the rows, each behind its length (LEB128).
 
 use crate::store::StoreError;
-use crate::store::codec::{Reader, Writer, count_bytes};
+use crate::store::codec::{Writer, count_bytes, numbered_rows};
 
 /// Bytes of a block: a page of redb's, less what it takes for itself.
 const BLOCK_BYTES: usize = 4096 - 16;
@@ -84,14 +84,11 @@ impl Log {
 
 /// A row of a block.
 pub(super) fn find(first: u64, block: &[u8], number: u64) -> Result<Option<&[u8]>, StoreError> {
-    let mut reader = Reader::new(block);
-    let mut at = first;
-    while reader.end("block").is_err() {
-        let row = reader.bytes("row of a block")?;
+    for row in numbered_rows(first, block) {
+        let (at, row) = row?;
         if at == number {
             return Ok(Some(row));
         }
-        at += 1;
     }
     Ok(None)
 }
