@@ -144,6 +144,12 @@ pub fn copy_file(from: &Path, to: &Path) -> Result<(), StoreError> {
     disk::copy_whole(&RealDisk, from, to)
 }
 
+/// Run something that reads a file which may be damaged: redb trusts a file that was closed cleanly, and may panic over it.
+fn guarded<T>(read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(read));
+    caught.unwrap_or_else(|_| Err(StoreError::Row("the file is damaged: reading it led nowhere".to_owned())))
+}
+
 /// Hold every page of a database against its checksum. Reading does not: a flipped bit would be a wrong level, quietly. Costs
 /// two readings of the file.
 fn check(database: &mut redb::Database, path: &Path) -> Result<(), StoreError> {

@@ -160,7 +160,8 @@ impl State {
         self.files = None;
         self.disk.forget(&self.path);
         let data = disk::directory_of(&self.path);
-        *self = Self::open_on(Arc::clone(&self.disk), data, self.cache, self.dedup.generation_keys())?;
+        *self =
+            crate::store::guarded(|| Self::open_on(Arc::clone(&self.disk), data, self.cache, self.dedup.generation_keys()))?;
         Ok(())
     }
 

@@ -17,7 +17,6 @@ mod query;
 mod verify;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
@@ -247,16 +246,6 @@ impl State {
 
     /// The same on another disk.
     pub fn open_on(disk: Arc<dyn Disk>, data: &Path, cache: usize, generation: usize) -> Result<Self, StoreError> {
-        // redb may stop at a page that it cannot believe; to us such a file is as damaged as one that it refuses
-        let opened = catch_unwind(AssertUnwindSafe(|| Self::load(disk, data, cache, generation)));
-        let unreadable = |_| StoreError::Damaged {
-            file: super::state_path(data),
-            cause: "its pages make no sense (the panic that was reported says where)".to_owned(),
-        };
-        opened.map_err(unreadable)?
-    }
-
-    fn load(disk: Arc<dyn Disk>, data: &Path, cache: usize, generation: usize) -> Result<Self, StoreError> {
         let path = super::state_path(data);
         let mut database = super::open(&*disk, &path, cache)?;
         super::check(&mut database, &path)?;
