@@ -82,6 +82,17 @@ pub const RETENTION_BYTES: u64 = 1024 * 1024 * 1024;
 /// Seconds between looks at what retention may drop.
 pub const RETENTION_PERIOD: Duration = Duration::from_secs(60);
 
+// ---- disk --------------------------------------------------------------------------------------------------------
+
+/// Room kept back on the disk (default), beside a copy of the state's size: what one checkpoint writes. It is twice
+/// [`CHECKPOINT_BYTES`], because a page is written whole and beside the one that it replaces.
+pub const RESERVE_BYTES: u64 = 32 * 1024 * 1024;
+/// With less free space than this no delivery is acknowledged: twice what the largest commit writes
+/// ([`JOURNAL_BATCH_BYTES`]).
+pub const DISK_FLOOR_BYTES: u64 = 8 * 1024 * 1024;
+/// Between two looks at the free space: so long it takes at most until acknowledgement resumes.
+pub const DISK_LOOK_PERIOD: Duration = Duration::from_secs(1);
+
 // ---- state ------------------------------------------------------------------------------------------------------
 
 /// redb page cache of `state.redb` (default). What is needed often is in memory as rows; the system caches the file, too.

@@ -186,7 +186,9 @@ fn exit_code(error: &StartError) -> ExitCode {
     ExitCode::from(match error {
         error if error.is_configuration() => CONFIGURATION,
         StartError::Bind { .. } | StartError::Store(StoreError::Locked(_)) => UNAVAILABLE,
-        StartError::Journal(_) | StartError::Store(StoreError::Io(_)) | StartError::Thread(_) => TRY_AGAIN,
+        StartError::Journal(_) | StartError::Store(StoreError::Io(_) | StoreError::Full(_)) | StartError::Thread(_) => {
+            TRY_AGAIN
+        }
         _ => FAILURE,
     })
 }

@@ -6,6 +6,7 @@
 //! - [`dedup`]: delivery keys in generations.
 //! - [`backup`]: both of them in a directory of plain files, made while the gateway works.
 //! - [`disk`]: files and their names, as all of the above see them.
+//! - [`Reserve`]: room that is kept back on the disk, for when it is full.
 //! - [`rows`]: the rows of the state and their encodings; [`codec`]: the encodings themselves.
 #![expect(clippy::disallowed_types, reason = "this is the one module that names redb")]
 
@@ -15,6 +16,7 @@ pub mod dedup;
 pub mod disk;
 pub mod journal;
 mod recover;
+mod reserve;
 pub mod rows;
 pub mod state;
 
@@ -23,6 +25,7 @@ use std::path::{Path, PathBuf};
 
 use self::disk::{Disk, RealDisk};
 pub use self::recover::{open_state, open_state_on};
+pub use self::reserve::Reserve;
 
 /// Version of both files' forms. A file with a higher one is refused: an older program must not guess.
 pub const SCHEMA_VERSION: u64 = 2;
@@ -46,8 +49,10 @@ pub enum StoreError {
         /// What redb says.
         cause: String,
     },
-    /// The disk failed or is full.
+    /// The disk failed.
     Io(String),
+    /// The disk is full, or our share of it.
+    Full(String),
     /// A row does not decode: a bug, or damage that the checksums did not see.
     Row(String),
 }
@@ -69,6 +74,7 @@ impl fmt::Display for StoreError {
                 file.display()
             ),
             Self::Damaged { file, cause } => write!(f, "{} cannot be opened: {cause}", file.display()),
+            Self::Full(cause) => write!(f, "the disk is full: {cause}"),
             Self::Io(cause) => write!(f, "the store's disk failed: {cause}"),
             Self::Row(cause) => write!(f, "a stored row does not decode: {cause}"),
         }
@@ -77,16 +83,41 @@ impl fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {}
 
-macro_rules! io_errors {
-    ($($kind:ty),*) => {$(
-        impl From<$kind> for StoreError {
-            fn from(error: $kind) -> Self {
-                Self::Io(error.to_string())
+impl StoreError {
+    /// The disk failed or is full: later it may work again. Anything else stays as it is.
+    pub fn is_disk(&self) -> bool {
+        matches!(self, Self::Io(_) | Self::Full(_))
+    }
+
+    fn from_io(error: &std::io::Error, text: String) -> Self {
+        if reserve::is_full(error) { Self::Full(text) } else { Self::Io(text) }
+    }
+}
+
+impl From<redb::StorageError> for StoreError {
+    fn from(error: redb::StorageError) -> Self {
+        match &error {
+            redb::StorageError::Io(io) => Self::from_io(io, error.to_string()),
+            // pages that a restart finds and sets aside: to wait for the disk would be to wait for ever
+            redb::StorageError::Corrupted(cause) => Self::Row(format!("damaged page: {cause}")),
+            _ => Self::Io(error.to_string()),
+        }
+    }
+}
+
+macro_rules! storage_errors {
+    ($($kind:ident),*) => {$(
+        impl From<redb::$kind> for StoreError {
+            fn from(error: redb::$kind) -> Self {
+                match error {
+                    redb::$kind::Storage(error) => error.into(),
+                    other => Self::Io(other.to_string()),
+                }
             }
         }
     )*};
 }
-io_errors!(redb::StorageError, redb::TableError, redb::TransactionError, redb::CommitError, redb::SetDurabilityError);
+storage_errors!(TableError, TransactionError, CommitError);
 
 /// The directory of the journal's segments in a data directory.
 pub fn journal_path(data: &Path) -> PathBuf {
@@ -113,15 +144,34 @@ pub fn copy_file(from: &Path, to: &Path) -> Result<(), StoreError> {
     disk::copy_whole(&RealDisk, from, to)
 }
 
+/// Run something that reads a file which may be damaged: redb trusts a file that was closed cleanly, and may panic over it.
+fn guarded<T>(read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(read));
+    caught.unwrap_or_else(|_| Err(StoreError::Row("the file is damaged: reading it led nowhere".to_owned())))
+}
+
+/// Hold every page of a database against its checksum. Reading does not: a flipped bit would be a wrong level, quietly. Costs
+/// two readings of the file.
+fn check(database: &mut redb::Database, path: &Path) -> Result<(), StoreError> {
+    match database.check_integrity() {
+        // `false`: the list of free pages was made anew; what the rows stand on was whole
+        Ok(_) => Ok(()),
+        Err(redb::DatabaseError::Storage(redb::StorageError::Io(io))) => {
+            Err(StoreError::from_io(&io, format!("{}: {io}", path.display())))
+        }
+        Err(other) => Err(StoreError::Damaged { file: path.to_owned(), cause: other.to_string() }),
+    }
+}
+
 const META: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("meta");
 
 /// Open or create a database with a bounded cache; refuse one with a newer schema.
 fn open(disk: &dyn Disk, path: &Path, cache: usize) -> Result<redb::Database, StoreError> {
     let opened = disk.database(path, redb::Builder::new().set_cache_size(cache));
-    let database = opened.map_err(|error| match error {
+    let database = opened.map_err(|error| match &error {
         redb::DatabaseError::DatabaseAlreadyOpen => StoreError::Locked(path.to_owned()),
         redb::DatabaseError::Storage(redb::StorageError::Io(io)) if io.kind() != std::io::ErrorKind::InvalidData => {
-            StoreError::Io(format!("{}: {io}", path.display()))
+            StoreError::from_io(io, format!("{}: {io}", path.display()))
         }
         other => StoreError::Damaged { file: path.to_owned(), cause: other.to_string() },
     })?;

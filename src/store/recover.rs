@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::disk::{self, Disk};
 use super::state::State;
-use super::{StoreError, snapshot_path, state_path};
+use super::{StoreError, guarded, snapshot_path, state_path};
 use crate::limits::DEDUP_GENERATION_KEYS;
 
 /// Open the state in a data directory. One that is beyond repair is set aside; one that is not there is begun from the last
@@ -26,7 +26,7 @@ pub fn open_state_on(disk: &Arc<dyn Disk>, data: &Path, cache: usize, generation
         tracing::warn!("there is no state: it is begun from the last snapshot");
         disk::copy_whole(&**disk, &snapshot, &path)?;
     }
-    match State::open_on(Arc::clone(disk), data, cache, generation) {
+    match guarded(|| State::open_on(Arc::clone(disk), data, cache, generation)) {
         Err(error @ (StoreError::Damaged { .. } | StoreError::Row(_))) => {
             // a copy of the snapshot that does not open condemns the snapshot, and itself
             let damaged = if begun { &snapshot } else { &path };

@@ -1,5 +1,7 @@
 //! Writing the state down, and comparing two of them.
 
+use std::sync::Arc;
+
 use redb::ReadableDatabase;
 
 use super::{
@@ -134,6 +136,7 @@ impl State {
     /// checkpoint writes all of it; whether the failed one reached the disk makes no difference to that.
     pub fn reopen(&mut self) -> Result<(), StoreError> {
         self.files = None;
+        self.disk.forget(&self.path);
         let database = crate::store::open(&*self.disk, &self.path, self.cache)?;
         let view = View::open(&database)?;
         self.files = Some(Files { database, view });
@@ -142,6 +145,23 @@ impl State {
             self.files = None;
             return Err(StoreError::Row(format!("the file has folded {on_disk}, the memory {}", self.meta.cursor)));
         }
+        Ok(())
+    }
+
+    /// A record could not be folded to its end because the disk failed: what is in memory is of no use any more. Nothing is
+    /// read until [`State::reload`] has succeeded.
+    pub fn discard(&mut self) {
+        self.files = None;
+        self.positions = super::Hot::default();
+    }
+
+    /// Go back to the last checkpoint, as a restart does; what came after it is folded again.
+    pub fn reload(&mut self) -> Result<(), StoreError> {
+        self.files = None;
+        self.disk.forget(&self.path);
+        let data = disk::directory_of(&self.path);
+        *self =
+            crate::store::guarded(|| Self::open_on(Arc::clone(&self.disk), data, self.cache, self.dedup.generation_keys()))?;
         Ok(())
     }
 

@@ -247,7 +247,8 @@ impl State {
     /// The same on another disk.
     pub fn open_on(disk: Arc<dyn Disk>, data: &Path, cache: usize, generation: usize) -> Result<Self, StoreError> {
         let path = super::state_path(data);
-        let database = super::open(&*disk, &path, cache)?;
+        let mut database = super::open(&*disk, &path, cache)?;
+        super::check(&mut database, &path)?;
         make_tables(&database)?;
         let read = database.begin_read()?;
         let (meta, dedup_newest) = match read.open_table(META)?.get("state")? {
