@@ -167,7 +167,7 @@ mod tests {
             if !seen.insert(field(&request, "X-Shopify-Webhook-Id:").to_owned()) {
                 repeats += 1;
                 let original = events.original(k);
-                assert!(original < k && (k - original) % 2 == 0);
+                assert!(original < k && (k - original).is_multiple_of(2));
                 let mut first = Vec::new();
                 events.write(original, &mut first);
                 assert_eq!(request.as_bytes(), first);

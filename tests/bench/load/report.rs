@@ -108,7 +108,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let goals = fs::read(&args.floors).map_err(at(&args.floors))?;
     let goals: BTreeMap<String, Goal> = serde_json::from_slice(&goals).map_err(at(&args.floors))?;
     let figures = rows.figures();
-    print!("{}", tables(&rows));
+    if rows.section("closed").next().is_some() {
+        print!("{}", closed_loop(&rows));
+    }
+    print!("{}", other_sections(&rows));
     let (verdict, missed, absent) = verdict(&goals, &figures);
     print!("{verdict}");
     if let Some(out) = &args.out {
@@ -227,7 +230,7 @@ fn write_line(out: &mut String, line: std::fmt::Arguments<'_>) {
     out.write_fmt(line).and_then(|()| out.write_char('\n')).expect("writing into a String does not fail");
 }
 
-fn tables(rows: &Rows) -> String {
+fn closed_loop(rows: &Rows) -> String {
     let mut out = String::new();
     let line = &mut out;
     write_line(line, format_args!("\nclosed loop, medians of the rounds (CPU: of the servers, client not counted)"));
@@ -263,22 +266,26 @@ fn tables(rows: &Rows) -> String {
     write_line(line, format_args!("\nstockgate's share of each peer's events/s, and its CPU per event as a multiple"));
     for connections in rows.connections() {
         for (peer, _) in PEERS.iter().filter(|(peer, _)| *peer != "stockgate") {
-            let ratio = |name| rows.ratio(peer, connections, name).unwrap_or(0.0);
-            let (rate, cpu) = (ratio("rate"), ratio("cpu_seconds_per_100k"));
+            let ratio = |name| rows.ratio(peer, connections, name);
+            let Some((rate, cpu)) = ratio("rate").zip(ratio("cpu_seconds_per_100k")) else { continue };
             write_line(
                 line,
                 format_args!("{peer:<17} {connections:>5} connections: {rate:>6.2} x the rate, {cpu:>6.2} x the CPU"),
             );
         }
     }
-    out.push_str(&other_sections(rows));
     out
 }
 
 fn other_sections(rows: &Rows) -> String {
     let mut out = String::new();
     let line = &mut out;
-    write_line(line, format_args!("\nopen loop (times from the scheduled moment) and the disk by itself, in microseconds"));
+    if rows.section("open").next().is_some() {
+        write_line(
+            line,
+            format_args!("\nopen loop (times from the scheduled moment) and the disk by itself, in microseconds"),
+        );
+    }
     for row in rows.section("open").chain(rows.section("fdatasync")) {
         let what = match row.get("when").and_then(Value::as_str) {
             Some(when) => format!("4 KiB + fdatasync, {when}"),
