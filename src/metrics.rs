@@ -373,6 +373,30 @@ pub fn http_request(listener: &'static str, code: u16) {
     counter!("stockgate_http_requests_total", "listener" => listener, "code" => code.to_string()).increment(1);
 }
 
+/// The same with the usual answers at hand.
+#[derive(Clone)]
+pub struct HttpMeters {
+    listener: &'static str,
+    usual: OnceLock<Counter>,
+}
+
+impl HttpMeters {
+    /// Of a listener.
+    pub fn new(listener: &'static str) -> Self {
+        Self { listener, usual: OnceLock::new() }
+    }
+
+    /// A request was answered.
+    pub fn answered(&self, code: u16) {
+        if code == 200 {
+            let make = || counter!("stockgate_http_requests_total", "listener" => self.listener, "code" => "200");
+            self.usual.get_or_init(make).increment(1);
+        } else {
+            http_request(self.listener, code);
+        }
+    }
+}
+
 /// The server certificate in use.
 pub fn certificate(not_after: crate::time::Timestamp, self_made: bool) {
     gauge!("stockgate_tls_certificate_expiry_timestamp_seconds").set(seconds(not_after));

@@ -16,8 +16,6 @@ use crate::pipeline::fetch::FetchSource;
 use crate::pipeline::ingest::Route;
 use crate::pipeline::retain::Keep;
 use crate::sources::Credentials;
-use crate::store::state::State;
-use crate::store::{StoreError, copy_file, snapshot_path, state_path};
 use crate::time;
 use crate::types::Secret;
 
@@ -34,31 +32,6 @@ pub fn make_data_directory(path: &Path) -> Result<(), StartError> {
         }
     });
     made.map_err(|error| StartError::DataDirectory(format!("the data directory {} cannot be made: {error}", path.display())))
-}
-
-/// Open the state. One that is beyond repair is set aside; one that is not there is begun from the last snapshot, when there is
-/// one, else from nothing. The fold brings it up to the journal's end.
-pub fn open_state(data: &Path, cache: usize) -> Result<State, StoreError> {
-    let (path, snapshot) = (state_path(data), snapshot_path(data));
-    let begun = !path.exists() && snapshot.exists();
-    if begun {
-        tracing::warn!("there is no state: it is begun from the last snapshot");
-        copy_file(&snapshot, &path)?;
-    }
-    match State::open(data, cache) {
-        Err(error @ (StoreError::Damaged { .. } | StoreError::Row(_))) => {
-            let damaged = if begun { &snapshot } else { &path };
-            let aside = damaged.with_extension(format!("damaged-{}", time::now().seconds()));
-            tracing::error!(%error, aside = %aside.display(), "set aside: the state is rebuilt from the snapshot or the journal");
-            let io = |e: io::Error| StoreError::Io(format!("{}: {e}", damaged.display()));
-            std::fs::rename(damaged, &aside).map_err(io)?;
-            if begun {
-                std::fs::remove_file(&path).map_err(io)?;
-            }
-            open_state(data, cache)
-        }
-        other => other,
-    }
 }
 
 pub(super) fn identity(config: &Checked) -> Result<Identity, TlsError> {

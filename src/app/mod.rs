@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-pub use self::build::{make_data_directory, open_state};
+pub use self::build::make_data_directory;
 
 use self::build::{api_sources, identity, infos, keep, routes, server_limits};
 use self::reload::{Core, FetchSources, Reloader, append_policy};
@@ -30,9 +30,9 @@ use crate::pipeline::apply::{Fold, FoldHandle};
 use crate::pipeline::fetch::Fetcher;
 use crate::pipeline::ingest::Ingest;
 use crate::pipeline::retain;
-use crate::store::StoreError;
 use crate::store::journal::{Journal, Refused};
 use crate::store::state::SharedState;
+use crate::store::{StoreError, open_state};
 use crate::time;
 
 /// How often histograms are folded up; without it their samples pile up between scrapes.

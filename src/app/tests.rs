@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use super::build::open_state;
 use crate::pipeline::apply::refold;
 use crate::store::codec::encode_record;
 use crate::store::journal::Journal;
 use crate::store::state::State;
-use crate::store::{snapshot_path, state_path};
+use crate::store::{open_state, snapshot_path, state_path};
 use crate::time;
 use crate::types::{Record, RecordBody};
 

@@ -7,10 +7,10 @@ use super::completions::{Shell, script};
 use super::output::{Align, aligned, clean, shortened, table};
 use super::{check, code, command, dead, explain, man, sources, stock, verify, warehouses};
 use crate::config::{self, Overrides};
+use crate::stock::level::Value;
 use crate::stock::level::{Incoming, Outcome, Position};
-use crate::stock::{audit::Entry, level::Value};
 use crate::store::rows::PositionKey;
-use crate::store::state::State;
+use crate::store::state::{NewEntry, State};
 use crate::time::Timestamp;
 use crate::types::{Change, Quantity, Secret, Stamp};
 
@@ -207,11 +207,10 @@ fn files_are_verified_without_a_gateway_and_never_made() {
         let (outcome, _) = position.apply(&fact, &[]).expect("in range");
         let Outcome::Changed { before, after, rule, .. } = outcome else { panic!("it is the first") };
         assert_eq!(after, Value::Tracked(Quantity::from_units(5).expect("in range")));
-        let (warehouse, sku, source) = ("main".to_owned(), "A".to_owned(), "shop".to_owned());
-        let (delivery, previous) = (String::new(), 0);
-        let entry = Entry { ledger: 0, at, warehouse, sku, before, after, rule, source, record: 1, delivery, previous };
-        position.last_change = state.append_audit(entry);
-        state.put_position(key, position);
+        let (warehouse, delivery, previous) = (key.warehouse, "", 0);
+        let entry = NewEntry { at, warehouse, sku: "A", before, after, rule, source, record: 1, delivery, previous };
+        position.last_change = state.append_audit(&entry);
+        state.put_position(&key, &position);
         state.advance(1, at);
         state.checkpoint().expect("writes");
     }

@@ -215,6 +215,7 @@ struct Shared<H> {
     tls: Option<Arc<Identity>>,
     limits: Limits,
     rules: Arc<Rules>,
+    meters: metrics::HttpMeters,
     http1: http1::Builder,
 }
 
@@ -226,10 +227,12 @@ impl<H: Handler> Shared<H> {
         http1
             .timer(TokioTimer::new())
             .header_read_timeout(limits.header)
+            // a client that closes its side early gets its answer all the same; and looking for that costs every request
+            .half_close(true)
             .max_headers(limits::HEADERS_MAX_COUNT)
             .max_header_size(limits::HEADERS_MAX_BYTES)
             .max_buf_size(limits::HTTP_BUFFER_BYTES);
-        Self { name, handler, tls, limits, rules, http1 }
+        Self { name, handler, tls, limits, rules, meters: metrics::HttpMeters::new(name), http1 }
     }
 }
 
@@ -447,7 +450,7 @@ async fn answer<H: Handler>(
     if parts.version <= Version::HTTP_11 && marks.broken.load(Ordering::Relaxed) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    metrics::http_request(shared.name, response.status().as_u16());
+    shared.meters.answered(response.status().as_u16());
     Ok(response)
 }
 

@@ -17,17 +17,17 @@ pub type Link = [u8; 32];
 /// The link before the first entry.
 pub const GENESIS: Link = [0; 32];
 
-/// One change of one effective level.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+/// One change of one effective level. Its texts are borrowed where it is made and owned where it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry<S = String> {
     /// Ledger number: 1, 2, 3, ... without a gap.
     pub ledger: u64,
     /// When the delivery arrived, by our clock.
     pub at: Timestamp,
     /// The warehouse.
-    pub warehouse: String,
+    pub warehouse: S,
     /// The SKU.
-    pub sku: String,
+    pub sku: S,
     /// The number before; `None` for the first.
     pub before: Option<Value>,
     /// The number now.
@@ -35,31 +35,31 @@ pub struct Entry {
     /// Why it was taken.
     pub rule: Rule,
     /// The source whose number counts now.
-    pub source: String,
+    pub source: S,
     /// The journal record that carried it.
     pub record: Seq,
     /// The delivery's id as people see it.
-    pub delivery: String,
+    pub delivery: S,
     /// Ledger number of the previous entry of the same position, 0 for the first.
     pub previous: u64,
 }
 
-impl Entry {
+impl<S: AsRef<str>> Entry<S> {
     /// The bytes that are chained: every field in the order of the struct; numbers as 8 bytes big-endian, texts as a 4-byte
     /// big-endian length and UTF-8, a value as one byte (0 none, 1 tracked, 2 untracked, 3 deleted) and, when tracked, its
     /// millionths as 8 bytes big-endian.
     pub fn canonical(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(160);
+        let mut out = Vec::with_capacity(192);
         out.extend(self.ledger.to_be_bytes());
         out.extend(self.at.0.to_be_bytes());
-        text(&mut out, &self.warehouse);
-        text(&mut out, &self.sku);
+        text(&mut out, self.warehouse.as_ref());
+        text(&mut out, self.sku.as_ref());
         value(&mut out, self.before);
         value(&mut out, Some(self.after));
         text(&mut out, self.rule.as_str());
-        text(&mut out, &self.source);
+        text(&mut out, self.source.as_ref());
         out.extend(self.record.to_be_bytes());
-        text(&mut out, &self.delivery);
+        text(&mut out, self.delivery.as_ref());
         out.extend(self.previous.to_be_bytes());
         out
     }

@@ -1,6 +1,6 @@
 //! Delivery keys, in generations.
 //!
-//! The open generation is a map in memory and an append-only log on disk (fixed chunks, so its bytes do not depend on when
+//! The open generation is a list with an index in memory and an append-only log on disk (fixed chunks, so its bytes do not depend on when
 //! checkpoints happened). When it is full it is sealed: sorted, cut into chunks, and given a binary fuse filter, which stays
 //! in memory with the first key of each chunk. A look-up asks the map, then each filter; a hit costs one row. Whole
 //! generations age out: nothing is ever removed key by key.
@@ -13,10 +13,10 @@
 //!
 //! An entry has 32 bytes: key 16, body digest 8, journal record 8.
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use hashbrown::HashTable;
 use xorf::{BinaryFuse8, BinaryFuse8Ref, DmaSerializable, Filter, FilterRef};
 
 use super::StoreError;
@@ -44,25 +44,7 @@ pub struct Known {
     pub record: Seq,
 }
 
-/// Keys are already hashes: take their first eight bytes.
-#[derive(Default)]
-struct KeyHasher(u64);
-
-impl Hasher for KeyHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        // the map writes a length prefix first for slices; arrays come as their bytes only
-        if let Some(Ok(first)) = bytes.get(..8).map(TryInto::try_into) {
-            self.0 = u64::from_le_bytes(first);
-        }
-    }
-
-    fn write_usize(&mut self, _: usize) {}
-}
-
+/// Keys are hashes already: their first eight bytes will do.
 fn short(key: &Key) -> u64 {
     let mut first = [0; 8];
     first.copy_from_slice(key.split_at(8).0);
@@ -84,17 +66,15 @@ struct Sealed {
 pub struct Dedup {
     capacity: usize,
     open: u64,
-    map: HashMap<Key, Known, BuildHasherDefault<KeyHasher>>,
-    /// The open generation in order of arrival.
+    /// The open generation in order of arrival, and where each key stands in it.
     log: Vec<(Key, Known)>,
+    index: HashTable<u32>,
     newest: Timestamp,
     /// Entries of the log that are on disk already.
     logged: usize,
     sealed: BTreeMap<u64, Sealed>,
-    /// Sorted chunks that are not on disk yet.
-    unwritten: BTreeMap<u64, Vec<u8>>,
-    /// Sealed since the last checkpoint, and dropped since then.
-    newly_sealed: Vec<u64>,
+    /// Sealed since the last checkpoint, with their entries in order of key; and dropped since then.
+    newly_sealed: Vec<(u64, Vec<(Key, Known)>)>,
     dropped: Vec<Dropped>,
 }
 
@@ -107,15 +87,15 @@ struct Dropped {
     logged: bool,
 }
 
-/// What a checkpoint must write: rows to put (`None`: remove) per table.
-#[derive(Debug, Default)]
-pub struct Changes {
+/// A table of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Table {
     /// `dedup-log`.
-    pub log: Vec<(u64, Option<Vec<u8>>)>,
+    Log,
     /// `dedup-keys`.
-    pub keys: Vec<(u64, Option<Vec<u8>>)>,
+    Keys,
     /// `dedup-generations`.
-    pub generations: Vec<(u64, Option<Vec<u8>>)>,
+    Generations,
 }
 
 fn row_key(generation: u64, chunk: usize) -> u64 {
@@ -126,6 +106,25 @@ fn put_entry(out: &mut Vec<u8>, (key, known): &(Key, Known)) {
     out.extend(key);
     out.extend(known.digest);
     out.extend(known.record.to_be_bytes());
+}
+
+/// Give `put` the rows of entries, `each` of them a row.
+fn put_rows(
+    generation: u64,
+    list: &[(Key, Known)],
+    each: usize,
+    from: usize,
+    mut put: impl FnMut(u64, Option<&[u8]>) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut row = Vec::with_capacity(each * ENTRY_BYTES);
+    for (chunk, part) in list.chunks(each).enumerate().skip(from) {
+        row.clear();
+        for entry in part {
+            put_entry(&mut row, entry);
+        }
+        put(row_key(generation, chunk), Some(&row))?;
+    }
+    Ok(())
 }
 
 fn entries(row: &[u8]) -> impl Iterator<Item = (Key, Known)> + '_ {
@@ -142,12 +141,11 @@ impl Dedup {
         Self {
             capacity,
             open: 0,
-            map: HashMap::default(),
             log: Vec::new(),
+            index: HashTable::new(),
             newest: Timestamp::default(),
             logged: 0,
             sealed: BTreeMap::new(),
-            unwritten: BTreeMap::new(),
             newly_sealed: Vec::new(),
             dropped: Vec::new(),
         }
@@ -170,9 +168,8 @@ impl Dedup {
         for row in log {
             let (key, bytes) = row?;
             dedup.open = key >> 32;
-            for entry in entries(&bytes) {
-                dedup.map.insert(entry.0, entry.1);
-                dedup.log.push(entry);
+            for (key, known) in entries(&bytes) {
+                dedup.push(key, known);
             }
         }
         dedup.logged = dedup.log.len();
@@ -185,19 +182,22 @@ impl Dedup {
         key: &Key,
         fetch: impl Fn(u64) -> Result<Option<Vec<u8>>, StoreError>,
     ) -> Result<Option<Known>, StoreError> {
-        if let Some(known) = self.map.get(key) {
-            return Ok(Some(*known));
-        }
         let hash = short(key);
+        let at = |index: &u32| self.log.get(*index as usize);
+        if let Some(index) = self.index.find(hash, |index| at(index).is_some_and(|(known, _)| known == key)) {
+            return Ok(at(index).map(|(_, known)| *known));
+        }
         for (generation, sealed) in self.sealed.iter().rev() {
             if !sealed.may_hold(hash) {
                 continue;
             }
-            let row_key = row_key(*generation, sealed.chunk_of(key));
-            let row = match self.unwritten.get(&row_key) {
-                Some(row) => Some(row.clone()),
-                None => fetch(row_key)?,
-            };
+            if let Some((_, unwritten)) = self.newly_sealed.iter().find(|(sealed, _)| sealed == generation) {
+                if let Ok(index) = unwritten.binary_search_by_key(key, |(key, _)| *key) {
+                    return Ok(unwritten.get(index).map(|(_, known)| *known));
+                }
+                continue;
+            }
+            let row = fetch(row_key(*generation, sealed.chunk_of(key)))?;
             if let Some((_, known)) = row.as_deref().and_then(|row| entries(row).find(|(found, _)| found == key)) {
                 return Ok(Some(known));
             }
@@ -207,12 +207,20 @@ impl Dedup {
 
     /// Remember a new key. The generation is sealed when this fills it.
     pub fn insert(&mut self, key: Key, known: Known, at: Timestamp) {
-        self.map.insert(key, known);
-        self.log.push((key, known));
+        self.push(key, known);
         self.newest = self.newest.max(at);
         if self.log.len() >= self.capacity {
             self.seal();
         }
+    }
+
+    fn push(&mut self, key: Key, known: Known) {
+        // most of what follows is one allocation, made when it is needed and not by doubling
+        self.log.reserve_exact(if self.log.is_empty() { self.capacity } else { 1 });
+        let index = u32::try_from(self.log.len()).expect("a generation is far smaller");
+        self.log.push((key, known));
+        let log = &self.log;
+        self.index.insert_unique(short(&key), index, |index| log.get(*index as usize).map_or(0, |(key, _)| short(key)));
     }
 
     /// Forget generations whose newest key is older than the window, or that are too many.
@@ -224,9 +232,9 @@ impl Dedup {
             }
             let chunks = sealed.firsts.len();
             self.sealed.remove(&generation);
-            self.unwritten.retain(|key, _| key >> 32 != generation);
-            let logged = self.newly_sealed.contains(&generation);
-            self.newly_sealed.retain(|g| *g != generation);
+            let before = self.newly_sealed.len();
+            self.newly_sealed.retain(|(sealed, _)| *sealed != generation);
+            let logged = self.newly_sealed.len() < before;
             self.dropped.push(Dropped { generation, chunks, logged });
         }
     }
@@ -270,57 +278,43 @@ impl Dedup {
             filter.dma_copy_descriptor_to(&mut sealed.descriptor);
             sealed.fingerprints = filter.dma_fingerprints().to_vec();
         }
-        for (chunk, part) in sorted.chunks(KEYS_CHUNK).enumerate() {
-            let mut row = Vec::with_capacity(part.len() * ENTRY_BYTES);
-            for entry in part {
-                put_entry(&mut row, entry);
-            }
-            sealed.firsts.extend(part.first().map(|(key, _)| first_bytes(key)));
-            self.unwritten.insert(row_key(self.open, chunk), row);
-        }
+        sealed.firsts = sorted.chunks(KEYS_CHUNK).filter_map(|part| part.first()).map(|(key, _)| first_bytes(key)).collect();
         self.sealed.insert(self.open, sealed);
-        self.newly_sealed.push(self.open);
-        self.map = HashMap::default();
+        self.newly_sealed.push((self.open, sorted));
+        self.index.clear();
         self.logged = 0;
         self.open += 1;
         self.newest = Timestamp::default();
     }
 
-    /// What has to be written so that [`Dedup::load`] finds everything.
-    pub fn changes(&self) -> Changes {
-        let mut changes = Changes::default();
-        let log_rows =
-            |generation| (0..self.capacity.div_ceil(LOG_CHUNK)).map(move |chunk| (row_key(generation, chunk), None));
-        for generation in &self.newly_sealed {
-            changes.log.extend(log_rows(*generation));
-            if let Some(sealed) = self.sealed.get(generation) {
-                changes.generations.push((*generation, Some(sealed.encode())));
-            }
-        }
+    /// Give `put` what has to be written so that [`Dedup::load`] finds everything: the table, the row's key, the row (`None`:
+    /// remove it).
+    pub fn changes(
+        &self,
+        mut put: impl FnMut(Table, u64, Option<&[u8]>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let log_rows = |generation| (0..self.capacity.div_ceil(LOG_CHUNK)).map(move |chunk| row_key(generation, chunk));
         for Dropped { generation, chunks, logged } in &self.dropped {
             if *logged {
-                changes.log.extend(log_rows(*generation));
+                log_rows(*generation).try_for_each(|key| put(Table::Log, key, None))?;
             }
-            changes.generations.push((*generation, None));
-            changes.keys.extend((0..*chunks).map(|chunk| (row_key(*generation, chunk), None)));
+            put(Table::Generations, *generation, None)?;
+            (0..*chunks).try_for_each(|chunk| put(Table::Keys, row_key(*generation, chunk), None))?;
         }
-        changes.keys.extend(self.unwritten.iter().map(|(key, row)| (*key, Some(row.clone()))));
-        let from = self.logged / LOG_CHUNK;
-        for (chunk, part) in self.log.chunks(LOG_CHUNK).enumerate().skip(from) {
-            let mut row = Vec::with_capacity(part.len() * ENTRY_BYTES);
-            for entry in part {
-                put_entry(&mut row, entry);
+        for (generation, entries) in &self.newly_sealed {
+            log_rows(*generation).try_for_each(|key| put(Table::Log, key, None))?;
+            if let Some(sealed) = self.sealed.get(generation) {
+                put(Table::Generations, *generation, Some(&sealed.encode()))?;
             }
-            changes.log.push((row_key(self.open, chunk), Some(row)));
+            put_rows(*generation, entries, KEYS_CHUNK, 0, |key, row| put(Table::Keys, key, row))?;
         }
-        changes
+        put_rows(self.open, &self.log, LOG_CHUNK, self.logged / LOG_CHUNK, |key, row| put(Table::Log, key, row))
     }
 
     /// The changes are on disk.
     pub fn written(&mut self) {
         self.newly_sealed.clear();
         self.dropped.clear();
-        self.unwritten.clear();
         self.logged = self.log.len();
     }
 }
@@ -374,24 +368,25 @@ mod tests {
 
     /// Tables as the state would keep them.
     #[derive(Default)]
-    struct Disk(RefCell<(Table, Table, Table)>);
-    type Table = BTreeMap<u64, Vec<u8>>;
+    struct Disk(RefCell<(Rows, Rows, Rows)>);
+    type Rows = BTreeMap<u64, Vec<u8>>;
 
     impl Disk {
         fn checkpoint(&self, dedup: &mut Dedup) {
-            let changes = dedup.changes();
             let mut tables = self.0.borrow_mut();
-            let put = |table: &mut BTreeMap<u64, Vec<u8>>, rows: Vec<(u64, Option<Vec<u8>>)>| {
-                for (key, row) in rows {
-                    match row {
-                        Some(row) => table.insert(key, row),
-                        None => table.remove(&key),
-                    };
-                }
+            let put = |table, key, row: Option<&[u8]>| {
+                let rows = match table {
+                    super::Table::Log => &mut tables.0,
+                    super::Table::Keys => &mut tables.1,
+                    super::Table::Generations => &mut tables.2,
+                };
+                match row {
+                    Some(row) => rows.insert(key, row.to_vec()),
+                    None => rows.remove(&key),
+                };
+                Ok(())
             };
-            put(&mut tables.0, changes.log);
-            put(&mut tables.1, changes.keys);
-            put(&mut tables.2, changes.generations);
+            dedup.changes(put).expect("a map takes everything");
             dedup.written();
         }
 

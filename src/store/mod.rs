@@ -4,17 +4,23 @@
 //!   removes whole.
 //! - [`state`]: everything that was folded, hot rows in memory, written behind at checkpoints together with the cursor.
 //! - [`dedup`]: delivery keys in generations.
+//! - [`disk`]: files and their names, as all of the above see them.
 //! - [`rows`]: the rows of the state and their encodings; [`codec`]: the encodings themselves.
 #![expect(clippy::disallowed_types, reason = "this is the one module that names redb")]
 
 pub mod codec;
 pub mod dedup;
+pub mod disk;
 pub mod journal;
+mod recover;
 pub mod rows;
 pub mod state;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+
+use self::disk::{Disk, RealDisk};
+pub use self::recover::{open_state, open_state_on};
 
 /// Version of both files' forms. A file with a higher one is refused: an older program must not guess.
 pub const SCHEMA_VERSION: u64 = 1;
@@ -97,22 +103,14 @@ pub fn snapshot_path(data: &Path) -> PathBuf {
 
 /// Copy a database file whole or not at all: under another name first, synced, then renamed, then the name made durable.
 pub fn copy_file(from: &Path, to: &Path) -> Result<(), StoreError> {
-    let unfinished = to.with_extension("unfinished");
-    let copy = || -> std::io::Result<()> {
-        std::fs::copy(from, &unfinished)?;
-        std::fs::File::open(&unfinished)?.sync_all()?;
-        std::fs::rename(&unfinished, to)?;
-        let directory = to.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        std::fs::File::open(directory)?.sync_all()
-    };
-    copy().map_err(|error| StoreError::Io(format!("{} to {}: {error}", from.display(), to.display())))
+    disk::copy_whole(&RealDisk, from, to)
 }
 
 const META: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("meta");
 
 /// Open or create a database with a bounded cache; refuse one with a newer schema.
-fn open(path: &Path, cache: usize) -> Result<redb::Database, StoreError> {
-    let opened = redb::Builder::new().set_cache_size(cache).create(path);
+fn open(disk: &dyn Disk, path: &Path, cache: usize) -> Result<redb::Database, StoreError> {
+    let opened = disk.database(path, redb::Builder::new().set_cache_size(cache));
     let database = opened.map_err(|error| match error {
         redb::DatabaseError::DatabaseAlreadyOpen => StoreError::Locked(path.to_owned()),
         redb::DatabaseError::Storage(redb::StorageError::Io(io)) if io.kind() != std::io::ErrorKind::InvalidData => {
@@ -144,9 +142,4 @@ fn open(path: &Path, cache: usize) -> Result<redb::Database, StoreError> {
         }
     }
     Ok(database)
-}
-
-/// Bytes of a file on disk, 0 when it is not there.
-pub fn file_bytes(path: &Path) -> u64 {
-    std::fs::metadata(path).map_or(0, |m| m.len())
 }

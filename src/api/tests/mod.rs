@@ -9,10 +9,10 @@ use http_body_util::BodyExt;
 use serde_json::Value as Json;
 
 use super::*;
-use crate::stock::audit::Entry;
 use crate::stock::level::{Incoming as Report, Outcome, Position, Value};
 use crate::store::codec::{decode_record, encode_record};
 use crate::store::rows::{Cause, DeadLetter, IgnoredRow, PositionKey, Remains};
+use crate::store::state::NewEntry;
 use crate::types::{Change, Decision, Delivery, DeliveryKey, HeaderList, Quantity, Record, RecordBody, Seq, Stamp};
 
 mod decisions;
@@ -123,21 +123,17 @@ impl World {
         match outcome {
             Outcome::Changed { before, after, by, rule } => {
                 state.totals_mut(key.warehouse).change(before, Some(after), None, at);
-                let by = state.meta.sources.name(by).to_owned();
-                let (warehouse, sku) = (warehouse.to_owned(), sku.to_owned());
-                let previous = position.last_change;
-                position.last_change = state.append_audit(Entry {
-                    ledger: 0,
+                position.last_change = state.append_audit(&NewEntry {
                     at,
-                    warehouse,
+                    warehouse: key.warehouse,
                     sku,
                     before,
                     after,
                     rule,
                     source: by,
                     record: seq,
-                    delivery,
-                    previous,
+                    delivery: &delivery,
+                    previous: position.last_change,
                 });
             }
             Outcome::Confirmed => {}
@@ -148,10 +144,10 @@ impl World {
                 };
                 let previous = position.last_ignored;
                 let row = IgnoredRow { at, source: number, said, reason, record: seq, delivery, previous };
-                position.last_ignored = state.append_ignored(row);
+                position.last_ignored = state.append_ignored(&row);
             }
         }
-        state.put_position(key, position);
+        state.put_position(&key, &position);
         let row = state.source_row(number);
         row.accepted += 1;
         row.last_delivery = at;

@@ -36,8 +36,9 @@ async fn a_level_that_no_entry_explains_is_found() {
     {
         let mut state = world.state.write().expect("not poisoned");
         let key = PositionKey { warehouse: 0, sku: "A-1".into() };
-        let position = state.position_mut(&key).expect("reads").expect("is there");
+        let mut position = state.position(&key).expect("reads").expect("is there");
         position.effective = Some((0, Value::Tracked(Quantity::ZERO)));
+        state.put_position(&key, &position);
     }
     let json = world.get("/api/v1/verify").await.json();
     assert_eq!(json["ok"], false);
@@ -52,7 +53,7 @@ async fn a_broken_chain_and_a_missing_level_are_found() {
         .state
         .write()
         .expect("not poisoned")
-        .put_position(PositionKey { warehouse: 0, sku: "A-1".into() }, Position::default());
+        .put_position(&PositionKey { warehouse: 0, sku: "A-1".into() }, &Position::default());
     assert_eq!(verify(&world, |_| {}).problems, ["A-1 in main has audit entries and no level"]);
     world.state.write().expect("not poisoned").meta.link = [7; 32];
     assert_eq!(verify(&world, |_| {}).problems.len(), 2);

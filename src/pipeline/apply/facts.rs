@@ -3,12 +3,11 @@
 use super::rules::SourceRules;
 use super::step::{Folder, Tally, clip};
 use crate::limits::FACTS_PER_RECORD;
-use crate::stock::audit::Entry;
-use crate::stock::level::{Ignored, Incoming, Outcome, Position, Value};
+use crate::stock::level::{Ignored, Incoming, Outcome, Value};
 use crate::store::StoreError;
 use crate::store::codec::decode_record;
 use crate::store::rows::{Cause, DeadLetter, IgnoredRow, ParkedFact, PositionKey, Remains};
-use crate::store::state::State;
+use crate::store::state::{NewEntry, State};
 use crate::time::Timestamp;
 use crate::types::{Change, Fact, Message, Observation, Place, RecordBody, Seq, Sku, Stamp, Standing, Unreadable};
 
@@ -72,7 +71,7 @@ impl Folder {
                 Observation::Fetch(need) => {
                     // without an API the task waits until there is one: it is visible, bounded by resource, and not lost
                     state.want(origin.source.number, need, origin.record, origin.at);
-                    tally.fact(&origin.source.name, "fetch");
+                    tally.fact(origin.source.number, "fetch");
                 }
                 Observation::Catalogue { item, sku } => {
                     if let Ok(sku) = Sku::new(&sku)
@@ -81,7 +80,7 @@ impl Folder {
                         self.release(state, origin.source, origin.record, origin.at, &item, tally)?;
                     }
                 }
-                Observation::Irrelevant(_) => tally.fact(&origin.source.name, "irrelevant"),
+                Observation::Irrelevant(_) => tally.fact(origin.source.number, "irrelevant"),
             }
         }
         Ok(facts > 0 && repeats == facts)
@@ -146,60 +145,53 @@ impl Folder {
             source: origin.source.number,
             change: fact.change,
             stamp,
-            digest: parked.digest,
+            // a delivery with an id of its own is recognised by that
+            digest: if parked.by_content { parked.digest } else { [0; 8] },
             by_content: parked.by_content,
             heard: origin.at,
         };
         let key = PositionKey { warehouse, sku: sku.as_str().into() };
         let rules = self.rules.warehouse(warehouse);
-        if state.position_mut(&key)?.is_none() {
-            state.put_position(key.clone(), Position::default());
-        }
-        let position = state.position_mut(&key)?.expect("it was just put");
-        let (before_change, last_ignored) = (position.last_change, position.last_ignored);
+        let mut position = state.position(&key)?.unwrap_or_default();
         let Ok((outcome, equal)) = position.apply(&incoming, &rules.authority) else {
             let detail = format!("the number for {sku} leaves the range of a quantity");
             let letter = letter(origin, Cause::OutOfRange, detail, "", Remains::Fact(parked.clone()));
             Self::bury(state, origin, letter, tally);
             return Ok(false);
         };
-        let name = &origin.source.name;
         match outcome {
             Outcome::Changed { before, after, by, rule } => {
-                let entry = Entry {
-                    ledger: 0,
+                position.last_change = state.append_audit(&NewEntry {
                     at: origin.at,
-                    warehouse: state.meta.warehouses.name(warehouse).to_owned(),
-                    sku: sku.as_str().to_owned(),
+                    warehouse,
+                    sku: sku.as_str(),
                     before,
                     after,
                     rule,
-                    source: state.meta.sources.name(by).to_owned(),
+                    source: by,
                     record: origin.record,
-                    delivery: parked.label.clone(),
-                    previous: before_change,
-                };
-                let ledger = state.append_audit(entry);
-                state.position_mut(&key)?.expect("it is there").last_change = ledger;
+                    delivery: &parked.label,
+                    previous: position.last_change,
+                });
                 state.totals_mut(warehouse).change(before, Some(after), rules.low, origin.at);
                 state.source_row(origin.source.number).changed += 1;
-                tally.fact(name, "changed");
+                tally.fact(origin.source.number, "changed");
             }
             Outcome::Confirmed => {
                 state.source_row(origin.source.number).confirmed += 1;
-                tally.fact(name, "confirmed");
+                tally.fact(origin.source.number, "confirmed");
             }
             Outcome::Ignored(reason) => {
-                let row = ignored_row(origin, &parked.label, fact.change, reason, last_ignored);
-                let number = state.append_ignored(row);
-                state.position_mut(&key)?.expect("it is there").last_ignored = number;
+                let row = ignored_row(origin, &parked.label, fact.change, reason, position.last_ignored);
+                position.last_ignored = state.append_ignored(&row);
                 state.source_row(origin.source.number).ignored += 1;
-                tally.fact(name, reason.as_str());
+                tally.fact(origin.source.number, reason.as_str());
             }
         }
+        state.put_position(&key, &position);
         if equal {
             state.source_row(origin.source.number).equal_stamps += 1;
-            *tally.equal_stamps.entry(name.clone()).or_default() += 1;
+            *tally.equal_stamps.entry(origin.source.number).or_default() += 1;
             let location = match &fact.place {
                 Place::At(location) => Some(&**location),
                 Place::Default | Place::Everywhere => None,
@@ -290,7 +282,7 @@ impl Folder {
 
     fn bury(state: &mut State, origin: &Origin<'_>, letter: DeadLetter, tally: &mut Tally) {
         state.source_row(origin.source.number).dead += 1;
-        tally.fact(&origin.source.name, "dead-letter");
+        tally.fact(origin.source.number, "dead-letter");
         tally.dead.push((origin.source.name.clone(), letter.cause, letter.detail.clone()));
         state.bury(letter);
     }
@@ -429,11 +421,10 @@ pub(super) fn note_ignored(state: &mut State, origin: &Origin<'_>, fact: &Fact, 
     };
     let (Some(sku), Some(warehouse)) = (sku, warehouse) else { return Ok(()) };
     let key = PositionKey { warehouse, sku: sku.as_str().into() };
-    let Some(previous) = state.position(&key)?.map(|p| p.last_ignored) else { return Ok(()) };
-    let number = state.append_ignored(ignored_row(origin, origin.label, fact.change, reason, previous));
-    if let Some(position) = state.position_mut(&key)? {
-        position.last_ignored = number;
-    }
+    let Some(mut position) = state.position(&key)? else { return Ok(()) };
+    let row = ignored_row(origin, origin.label, fact.change, reason, position.last_ignored);
+    position.last_ignored = state.append_ignored(&row);
+    state.put_position(&key, &position);
     state.source_row(source.number).ignored += 1;
     Ok(())
 }

@@ -22,6 +22,7 @@ pub use step::{Folder, Tally};
 use crate::limits::{CHECKPOINT_RECORDS, FOLD_QUEUE_BATCHES, FOLD_QUEUE_BYTES, FOLD_STEP_RECORDS, JOURNAL_BATCH_BYTES};
 use crate::store::StoreError;
 use crate::store::journal::{Batch, Journal};
+use crate::store::rows::Names;
 use crate::store::state::{SharedState, State};
 use crate::time;
 use crate::types::Seq;
@@ -351,7 +352,7 @@ impl Worker {
             }
         }
         if counted {
-            report(&tally);
+            report(&tally, &self.state.read().unwrap_or_else(PoisonError::into_inner).meta.sources);
         }
         if let Some((last, _)) = records.last() {
             self.progress.send_replace(*last);
@@ -407,15 +408,15 @@ impl Worker {
 }
 
 /// Metrics and the log lines that a person should see.
-fn report(tally: &Tally) {
+fn report(tally: &Tally, sources: &Names) {
     for ((source, _), (result, count)) in &tally.deliveries {
-        crate::metrics::folded(source, *result, *count);
+        crate::metrics::folded(sources.name(*source), *result, *count);
     }
     for ((source, outcome), count) in &tally.facts {
-        crate::metrics::facts(source, outcome, *count);
+        crate::metrics::facts(sources.name(*source), outcome, *count);
     }
     for (source, count) in &tally.equal_stamps {
-        crate::metrics::equal_stamp(source, *count);
+        crate::metrics::equal_stamp(sources.name(*source), *count);
     }
     for (source, delivery, first) in &tally.conflicts {
         tracing::warn!(

@@ -6,14 +6,13 @@ use super::facts::{Origin, answered_part, bounded, note_ignored};
 use super::rules::Rules;
 use crate::limits::{CAUSE_MAX_BYTES, PAGE_ROWS_MAX};
 use crate::metrics::DeliveryResult;
-use crate::stock::audit::Entry;
 use crate::stock::level::{Ignored, Outcome};
 use crate::stock::policy::Policy;
 use crate::store::StoreError;
 use crate::store::codec::decode_record;
 use crate::store::dedup::Known;
 use crate::store::rows::{Cause, DeadLetter, Remains};
-use crate::store::state::State;
+use crate::store::state::{NewEntry, State};
 use crate::time::Timestamp;
 use crate::types::{
     Decision, Delivery, DeliveryKey, FetchFailed, Fetched, Message, Observation, Quantity, RecordBody, Seq, Sku,
@@ -22,12 +21,12 @@ use crate::types::{
 /// What a step did, for metrics and the log; never read by the fold.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Tally {
-    /// (source, result) of deliveries.
-    pub deliveries: BTreeMap<(String, &'static str), (DeliveryResult, u64)>,
-    /// (source, outcome) of facts.
-    pub facts: BTreeMap<(String, &'static str), u64>,
-    /// Facts with an equal stamp and another number, by source.
-    pub equal_stamps: BTreeMap<String, u64>,
+    /// (number of the source, result) of deliveries.
+    pub deliveries: BTreeMap<(u16, &'static str), (DeliveryResult, u64)>,
+    /// (number of the source, outcome) of facts.
+    pub facts: BTreeMap<(u16, &'static str), u64>,
+    /// Facts with an equal stamp and another number, by number of the source.
+    pub equal_stamps: BTreeMap<u16, u64>,
     /// Conflicts to alert: (source, delivery, first record).
     pub conflicts: Vec<(String, String, Seq)>,
     /// Dead letters made: (source, cause, detail).
@@ -35,12 +34,12 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub(super) fn delivery(&mut self, source: &str, result: DeliveryResult) {
-        self.deliveries.entry((source.to_owned(), result.as_str())).or_insert((result, 0)).1 += 1;
+    pub(super) fn delivery(&mut self, source: u16, result: DeliveryResult) {
+        self.deliveries.entry((source, result.as_str())).or_insert((result, 0)).1 += 1;
     }
 
-    pub(super) fn fact(&mut self, source: &str, outcome: &'static str) {
-        *self.facts.entry((source.to_owned(), outcome)).or_default() += 1;
+    pub(super) fn fact(&mut self, source: u16, outcome: &'static str) {
+        *self.facts.entry((source, outcome)).or_default() += 1;
     }
 }
 
@@ -85,7 +84,7 @@ impl Folder {
         state.source_row(number).last_delivery = at;
         let Some(source) = self.rules.sources.get(delivery.source) else {
             state.source_row(number).accepted += 1;
-            tally.delivery(delivery.source, DeliveryResult::Accepted);
+            tally.delivery(number, DeliveryResult::Accepted);
             let detail = format!("source `{}` is not configured any more", delivery.source);
             bury_record(state, number, seq, at, Cause::UnknownSource, detail, bytes, delivery.source, tally);
             return Ok(());
@@ -110,14 +109,14 @@ impl Folder {
                 } else {
                     (DeliveryResult::Conflict, Ignored::Conflict)
                 };
-                tally.delivery(delivery.source, result);
+                tally.delivery(number, result);
                 let row = state.source_row(number);
                 *(if same { &mut row.duplicates } else { &mut row.conflicts }) += 1;
                 // its rivals can be shown beside what it did not change
                 for observation in source.adapter.parse(&message).unwrap_or_default() {
                     if let Observation::Fact(fact) = observation {
                         note_ignored(state, &origin, &fact, reason)?;
-                        tally.fact(&source.name, reason.as_str());
+                        tally.fact(number, reason.as_str());
                     }
                 }
                 if !same {
@@ -135,14 +134,14 @@ impl Folder {
         match source.adapter.parse(&message).and_then(bounded) {
             Err(unreadable) => {
                 state.source_row(number).accepted += 1;
-                tally.delivery(delivery.source, DeliveryResult::Accepted);
+                tally.delivery(number, DeliveryResult::Accepted);
                 bury_record(state, number, seq, at, Cause::Unreadable, unreadable.0, bytes, delivery.source, tally);
             }
             Ok(observations) => {
                 let repeated = self.observe(state, &origin, observations, tally)?;
                 let row = state.source_row(number);
                 *(if repeated { &mut row.duplicates } else { &mut row.accepted }) += 1;
-                tally.delivery(delivery.source, if repeated { DeliveryResult::Duplicate } else { DeliveryResult::Accepted });
+                tally.delivery(number, if repeated { DeliveryResult::Duplicate } else { DeliveryResult::Accepted });
             }
         }
         Ok(())
@@ -295,24 +294,22 @@ impl Folder {
                 let by_before = position.effective.map(|(by, _)| by);
                 let changed = position.reconsider(&rules.authority);
                 if let Some(Outcome::Changed { before, after, by, rule }) = changed {
-                    let entry = Entry {
-                        ledger: 0,
+                    position.last_change = state.append_audit(&NewEntry {
                         at,
-                        warehouse: state.meta.warehouses.name(warehouse).to_owned(),
-                        sku: key.sku.to_string(),
+                        warehouse,
+                        sku: &key.sku,
                         before,
                         after,
                         rule,
-                        source: state.meta.sources.name(by).to_owned(),
+                        source: by,
                         record: seq,
-                        delivery: "configuration".to_owned(),
+                        delivery: "configuration",
                         previous,
-                    };
-                    position.last_change = state.append_audit(entry);
+                    });
                     state.totals_mut(warehouse).change(before, Some(after), rules.low, at);
                 }
                 if changed.is_some() || position.effective.map(|(by, _)| by) != by_before {
-                    state.put_position(key, position);
+                    state.put_position(&key, &position);
                 }
             }
         }
@@ -332,7 +329,7 @@ fn bury_record(
     tally: &mut Tally,
 ) {
     state.source_row(source).dead += 1;
-    tally.fact(name, "dead-letter");
+    tally.fact(source, "dead-letter");
     tally.dead.push((name.to_owned(), cause, detail.clone()));
     let remains = Remains::Record(bytes.to_vec());
     state.bury(DeadLetter {

@@ -13,6 +13,7 @@
 //! repairs it), and only then work goes on. A batch that failed may still be found in the file afterwards; nobody was told
 //! it was there, and a sender that repeats it is recognised.
 
+mod block;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -25,12 +26,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::writer::Committer;
 use super::StoreError;
+use super::disk::{self, Disk};
 use crate::limits::JOURNAL_SEGMENT_BYTES;
 use crate::time::Timestamp;
 use crate::types::Seq;
 
-/// The records of a segment, by number.
-const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
+/// The blocks of a segment, by the number of their first record.
+const BLOCKS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("blocks");
 /// A segment that is still being made.
 const UNFINISHED: &str = "unfinished.redb";
 /// Older segments that stay open for readers; each has a page cache of [`OLD_SEGMENT_CACHE_BYTES`].
@@ -94,6 +96,7 @@ struct Segment {
 }
 
 struct Shared {
+    disk: Arc<dyn Disk>,
     directory: PathBuf,
     cache: usize,
     floor: Seq,
@@ -187,10 +190,16 @@ impl Journal {
     /// Open or create the journal in a data directory, to read. Its next record gets a number above `floor`: what the state
     /// has folded already. A journal that ends below it was lost or replaced, and its numbers must not be given twice.
     pub fn open(data: &Path, cache: usize, floor: Seq) -> Result<Self, StoreError> {
+        Self::open_on(disk::real(), data, cache, floor)
+    }
+
+    /// The same on another disk.
+    pub fn open_on(disk: Arc<dyn Disk>, data: &Path, cache: usize, floor: Seq) -> Result<Self, StoreError> {
         let directory = super::journal_path(data);
-        let made = std::fs::create_dir_all(&directory).and_then(|()| std::fs::File::open(data)?.sync_all());
+        let made = disk.make_directory(&directory).and_then(|()| disk.sync_directory(data));
         made.map_err(|error| StoreError::Io(format!("{}: {error}", directory.display())))?;
         let shared = Shared {
+            disk,
             directory,
             cache,
             floor,
@@ -300,17 +309,34 @@ impl Found {
     /// Take what a segment has; true when it is enough.
     fn take(&mut self, database: &Database, from: Seq) -> Result<bool, StoreError> {
         let transaction = database.begin_read()?;
-        let table = transaction.open_table(RECORDS)?;
-        for row in table.range(from..)? {
-            let (seq, value) = row?;
-            self.size += value.value().len();
-            self.records.push((seq.value(), value.value().to_vec()));
-            if self.records.len() >= self.most_records || self.size >= self.most_bytes {
-                return Ok(true);
+        let table = transaction.open_table(BLOCKS)?;
+        // the block that `from` stands in begins there or before
+        let begin = table.range(..=from)?.next_back().transpose()?.map_or(from, |(first, _)| first.value());
+        for row in table.range(begin..)? {
+            let (first, block) = row?;
+            for record in block::records(first.value(), block.value()) {
+                let (seq, bytes) = record?;
+                if seq < from {
+                    continue;
+                }
+                self.size += bytes.len();
+                self.records.push((seq, bytes.to_vec()));
+                if self.records.len() >= self.most_records || self.size >= self.most_bytes {
+                    return Ok(true);
+                }
             }
         }
         Ok(false)
     }
+}
+
+/// Number and bytes of the newest record of a segment.
+fn newest_record(database: &Database) -> Result<Option<(Seq, Vec<u8>)>, StoreError> {
+    let read = database.begin_read()?;
+    let table = read.open_table(BLOCKS)?;
+    let Some((first, block)) = table.last()? else { return Ok(None) };
+    let last = block::records(first.value(), block.value()).last().transpose()?;
+    Ok(last.map(|(seq, bytes)| (seq, bytes.to_vec())))
 }
 
 /// The time that stands in a record's bytes (see `codec::encode_record`).
@@ -334,22 +360,18 @@ impl Shared {
     /// Find the segments, open the newest; make the first one when there is none.
     fn open(&self) -> Result<(), StoreError> {
         let mut segments = Vec::new();
-        for entry in std::fs::read_dir(&self.directory).map_err(|e| self.io(&e))? {
-            let entry = entry.map_err(|e| self.io(&e))?;
-            let name = entry.file_name();
-            let Some(first) = name.to_str().and_then(|n| n.strip_suffix(".redb")).and_then(|n| n.parse().ok()) else {
-                continue;
-            };
-            segments.push(Segment { first, bytes: entry.metadata().map_err(|e| self.io(&e))?.len(), newest: None });
+        for file in self.disk.list(&self.directory).map_err(|e| self.io(&e))? {
+            let Some(first) = file.name.strip_suffix(".redb").and_then(|n| n.parse().ok()) else { continue };
+            segments.push(Segment { first, bytes: file.bytes, newest: None });
         }
         segments.sort_unstable_by_key(|s| s.first);
         // a segment that was renamed just before a failure must not be written under a name that a power cut takes away
         self.sync_directory()?;
         let (database, head, filled) = if let Some(last) = segments.last() {
-            let database = super::open(&self.path_of(last.first), self.cache)?;
+            let database = super::open(&*self.disk, &self.path_of(last.first), self.cache)?;
             let read = database.begin_read()?;
-            let table = read.open_table(RECORDS)?;
-            let newest = table.last()?.map(|(seq, _)| seq.value());
+            let table = read.open_table(BLOCKS)?;
+            let newest = newest_record(&database)?.map(|(seq, _)| seq);
             let filled = table.stats()?.stored_bytes();
             (database, newest.unwrap_or(last.first - 1), filled)
         } else {
@@ -375,23 +397,23 @@ impl Shared {
     /// Make a segment: whole under another name first, then renamed, then the name made durable.
     fn make_segment(&self, first: Seq) -> Result<(Database, Segment), StoreError> {
         let unfinished = self.directory.join(UNFINISHED);
-        match std::fs::remove_file(&unfinished) {
+        match self.disk.remove(&unfinished) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(self.io(&error)),
             _ => {}
         }
-        let database = super::open(&unfinished, self.cache)?;
+        let database = super::open(&*self.disk, &unfinished, self.cache)?;
         let mut write = database.begin_write()?;
         write.set_two_phase_commit(true);
-        write.open_table(RECORDS)?;
+        write.open_table(BLOCKS)?;
         write.commit()?;
         let path = self.path_of(first);
-        std::fs::rename(&unfinished, &path).map_err(|e| self.io(&e))?;
+        self.disk.rename(&unfinished, &path).map_err(|e| self.io(&e))?;
         self.sync_directory()?;
-        Ok((database, Segment { first, bytes: super::file_bytes(&path), newest: None }))
+        Ok((database, Segment { first, bytes: disk::bytes(&*self.disk, &path), newest: None }))
     }
 
     fn sync_directory(&self) -> Result<(), StoreError> {
-        std::fs::File::open(&self.directory).and_then(|d| d.sync_all()).map_err(|e| self.io(&e))
+        self.disk.sync_directory(&self.directory).map_err(|e| self.io(&e))
     }
 
     /// An older segment, opened when it is asked for; a few stay open. `None`: it has aged out.
@@ -401,10 +423,10 @@ impl Shared {
             return Ok(Some(Arc::clone(database)));
         }
         let path = self.path_of(first);
-        if !path.exists() {
+        if self.disk.length(&path).map_err(|e| self.io(&e))?.is_none() {
             return Ok(None);
         }
-        let database = Arc::new(super::open(&path, OLD_SEGMENT_CACHE_BYTES)?);
+        let database = Arc::new(super::open(&*self.disk, &path, OLD_SEGMENT_CACHE_BYTES)?);
         if open.len() >= OLD_SEGMENTS_OPEN {
             open.remove(0);
         }
@@ -416,7 +438,7 @@ impl Shared {
     fn remove(&self, first: Seq) -> Result<(), StoreError> {
         let mut open = self.older_open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|(f, _)| *f != first);
-        std::fs::remove_file(self.path_of(first)).map_err(|e| self.io(&e))
+        self.disk.remove(&self.path_of(first)).map_err(|e| self.io(&e))
     }
 }
 

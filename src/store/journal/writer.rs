@@ -4,10 +4,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use redb::{ReadableDatabase, ReadableTable};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Aged, Batch, Command, RECORDS, Refused, Retention, Segment, Shared, record_time};
+use super::{Aged, BLOCKS, Batch, Command, Refused, Retention, Segment, Shared, block, newest_record, record_time};
 use crate::limits::{JOURNAL_BATCH_BYTES, JOURNAL_BATCH_RECORDS};
 use crate::store::StoreError;
 use crate::time::{self, Timestamp};
@@ -100,16 +99,18 @@ impl Committer {
         let mut transaction = database.begin_write()?;
         transaction.set_two_phase_commit(true);
         {
-            let mut table = transaction.open_table(RECORDS)?;
-            for (seq, bytes) in (first..).zip(records) {
-                table.insert(seq, bytes.as_slice())?;
+            let mut table = transaction.open_table(BLOCKS)?;
+            let mut seq = first;
+            for (block, bytes) in block::cut(records) {
+                block::fill(table.insert_reserve(seq, bytes)?.as_mut(), block);
+                seq += block.len() as u64;
             }
         }
         transaction.commit()?;
         let added: usize = records.iter().map(Vec::len).sum();
         self.shared.filled.fetch_add(added as u64, Ordering::Relaxed);
         if let Some(last) = self.shared.segments.write().unwrap_or_else(PoisonError::into_inner).last_mut() {
-            last.bytes = crate::store::file_bytes(&self.shared.path_of(last.first));
+            last.bytes = crate::store::disk::bytes(&*self.shared.disk, &self.shared.path_of(last.first));
         }
         Ok(())
     }
@@ -184,8 +185,7 @@ impl Committer {
             return Ok(newest);
         }
         let Some(database) = self.shared.older(segment.first)? else { return Ok(Timestamp::default()) };
-        let read = database.begin_read()?;
-        let newest = read.open_table(RECORDS)?.last()?.map(|(_, value)| record_time(value.value())).unwrap_or_default();
+        let newest = newest_record(&database)?.map(|(_, bytes)| record_time(&bytes)).unwrap_or_default();
         let mut segments = self.shared.segments.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = segments.iter_mut().find(|s| s.first == segment.first) {
             known.newest = Some(newest);

@@ -3,12 +3,13 @@
 use redb::ReadableDatabase;
 
 use super::{
-    AUDIT, ByBytes, ByNumber, DEAD, DEDUP_GENERATIONS, DEDUP_KEYS, DEDUP_LOG, Files, IGNORED, ITEMS, LOCATIONS, Learnt,
-    META, POSITIONS, SOURCES, State, StoreError, TABLES_BY_BYTES, TABLES_BY_NUMBER, TASKS, TOTALS, View, audit_row,
-    encode_learnt, files, ignored_rows,
+    AUDIT, ByBytes, DEAD, DEDUP_GENERATIONS, DEDUP_KEYS, DEDUP_LOG, Files, IGNORED, ITEMS, LOCATIONS, Learnt, META,
+    POSITIONS, SOURCES, State, StoreError, TABLES_BY_BYTES, TABLES_BY_NUMBER, TASKS, TOTALS, View, encode_learnt, files,
 };
 use crate::limits::{CHECKPOINT_BYTES, POSITIONS_CACHED};
-use crate::store::rows::{encode_dead, encode_position, encode_source, encode_task, encode_totals, source_key};
+use crate::store::dedup;
+use crate::store::disk;
+use crate::store::rows::{encode_dead, encode_source, encode_task, encode_totals, source_key};
 use crate::types::Seq;
 
 /// Where two states first differ.
@@ -32,7 +33,8 @@ impl State {
 
     /// A checkpoint should not wait for its time.
     pub fn wants_checkpoint(&self) -> bool {
-        self.dedup.wants_checkpoint() || self.unwritten_bytes >= CHECKPOINT_BYTES
+        let rows = self.positions.memory() + self.audit.memory() + self.ignored.memory();
+        self.dedup.wants_checkpoint() || rows + self.unwritten_letters >= CHECKPOINT_BYTES
     }
 
     /// Write everything that changed, with the cursor, in one durable transaction. Readers may go on meanwhile; the fold must
@@ -43,16 +45,16 @@ impl State {
         write.set_quick_repair(true);
         {
             let mut table = write.open_table(POSITIONS)?;
-            for (key, slot) in self.positions.iter().filter(|(_, slot)| slot.dirty) {
-                table.insert(key.encode().as_slice(), encode_position(&slot.position).as_slice())?;
+            for (key, row) in self.positions.dirty() {
+                table.insert(key, row)?;
             }
             let mut table = write.open_table(AUDIT)?;
-            for (ledger, row) in self.audit.iter().map(audit_row) {
-                table.insert(ledger, row.as_slice())?;
+            for (ledger, row) in self.audit.all(self.meta.ledger) {
+                table.insert(ledger, row)?;
             }
             let mut table = write.open_table(IGNORED)?;
-            for (number, row) in ignored_rows(&self.ignored, self.meta.ignored) {
-                table.insert(number, row.as_slice())?;
+            for (number, row) in self.ignored.all(self.meta.ignored) {
+                table.insert(number, row)?;
             }
             let mut table = write.open_table(DEAD)?;
             for (id, letter) in &self.dead {
@@ -79,10 +81,20 @@ impl State {
             for (number, row) in (0_u64..).zip(&self.totals) {
                 table.insert(number, encode_totals(row).as_slice())?;
             }
-            let changes = self.dedup.changes();
-            put_numbered(&write, DEDUP_LOG, &changes.log)?;
-            put_numbered(&write, DEDUP_KEYS, &changes.keys)?;
-            put_numbered(&write, DEDUP_GENERATIONS, &changes.generations)?;
+            let (mut log, mut keys) = (write.open_table(DEDUP_LOG)?, write.open_table(DEDUP_KEYS)?);
+            let mut generations = write.open_table(DEDUP_GENERATIONS)?;
+            self.dedup.changes(|table, key, row| {
+                let table = match table {
+                    dedup::Table::Log => &mut log,
+                    dedup::Table::Keys => &mut keys,
+                    dedup::Table::Generations => &mut generations,
+                };
+                match row {
+                    Some(row) => drop(table.insert(key, row)?),
+                    None => drop(table.remove(key)?),
+                }
+                Ok(())
+            })?;
             write.open_table(META)?.insert("state", self.meta.encode(self.dedup.newest()).as_slice())?;
         }
         write.commit()?;
@@ -94,10 +106,7 @@ impl State {
         if let Some(files) = &mut self.files {
             files.view = View::open(&files.database)?;
         }
-        if self.positions.len() > POSITIONS_CACHED {
-            self.positions.clear();
-        }
-        self.positions.values_mut().for_each(|slot| slot.dirty = false);
+        self.positions.written(POSITIONS_CACHED);
         for learnt in [&mut self.items, &mut self.locations] {
             if learnt.len() > POSITIONS_CACHED {
                 learnt.clear();
@@ -112,7 +121,7 @@ impl State {
         self.tasks_changed.clear();
         self.dedup.written();
         self.records_since_checkpoint = 0;
-        self.unwritten_bytes = 0;
+        self.unwritten_letters = 0;
         self.changed = false;
         Ok(())
     }
@@ -121,7 +130,7 @@ impl State {
     /// checkpoint writes all of it; whether the failed one reached the disk makes no difference to that.
     pub fn reopen(&mut self) -> Result<(), StoreError> {
         self.files = None;
-        let database = crate::store::open(&self.path, self.cache)?;
+        let database = crate::store::open(&*self.disk, &self.path, self.cache)?;
         let view = View::open(&database)?;
         self.files = Some(Files { database, view });
         let on_disk = self.durable_cursor()?;
@@ -146,12 +155,12 @@ impl State {
     /// checkpoint, before anything else is folded.
     pub fn snapshot(&self) -> Result<(), StoreError> {
         let data = self.path.parent().unwrap_or(std::path::Path::new(""));
-        crate::store::copy_file(&self.path, &crate::store::snapshot_path(data))
+        disk::copy_whole(&*self.disk, &self.path, &crate::store::snapshot_path(data))
     }
 
     /// Bytes of the file.
     pub fn file_bytes(&self) -> u64 {
-        crate::store::file_bytes(&self.path)
+        disk::bytes(&*self.disk, &self.path)
     }
 
     /// SHA-256 over every row of every table, in order. Two folds of one journal have one digest. Call after a checkpoint.
@@ -256,17 +265,6 @@ fn put_learnt(write: &redb::WriteTransaction, table: ByBytes, learnt: &Learnt) -
     let mut table = write.open_table(table)?;
     for (key, known) in dirty {
         table.insert(key.as_slice(), encode_learnt(known).as_slice())?;
-    }
-    Ok(())
-}
-
-fn put_numbered(write: &redb::WriteTransaction, table: ByNumber, rows: &[(u64, Option<Vec<u8>>)]) -> Result<(), StoreError> {
-    let mut table = write.open_table(table)?;
-    for (key, row) in rows {
-        match row {
-            Some(row) => drop(table.insert(key, row.as_slice())?),
-            None => drop(table.remove(key)?),
-        }
     }
     Ok(())
 }

@@ -6,9 +6,11 @@
 //! read-write lock: memory first, then the file.
 //!
 //! What is in memory always: totals, source rows, fetch tasks, the open dedup generation and the filters of the sealed ones.
-//! What is in memory for a while: positions (bounded, see `limits`), and audit entries and dead letters not yet written.
+//! What is in memory for a while, encoded: positions (bounded, see `limits`), audit entries and ignored reports not yet written; and
 
 mod checkpoint;
+mod hot;
+mod pending;
 mod query;
 mod verify;
 
@@ -19,19 +21,22 @@ use std::sync::{Arc, RwLock};
 use redb::{Database, ReadOnlyTable, ReadableDatabase, TableDefinition};
 
 pub use checkpoint::Difference;
+use hot::Hot;
+use pending::Pending;
 pub use query::HistoryItem;
 pub use verify::{Verified, Verifier};
 
 use super::StoreError;
 use super::codec::{Reader, Writer};
 use super::dedup::{Dedup, Key, Known};
+use super::disk::{self, Disk};
 use super::rows::{
-    Cause, DeadLetter, FetchTask, IgnoredRow, Names, PositionKey, Remains, SourceRow, decode_dead, decode_position,
-    decode_source, decode_task, decode_totals, encode_audit, encode_ignored, source_key,
+    Cause, DeadLetter, FetchTask, IgnoredRow, LinkMark, Names, PositionKey, Remains, SourceRow, decode_dead,
+    decode_position, decode_source, decode_task, decode_totals, encode_audit, encode_ignored, encode_position, source_key,
 };
 use crate::limits::DEDUP_GENERATION_KEYS;
 use crate::stock::audit::{Entry, GENESIS, Link};
-use crate::stock::level::Position;
+use crate::stock::level::{Position, Rule, Value};
 use crate::stock::totals::Totals;
 use crate::time::Timestamp;
 use crate::types::{Need, Seq, Sku};
@@ -60,8 +65,8 @@ const DEDUP_GENERATIONS: ByNumber = ByNumber::new("dedup-generations");
 const TABLES_BY_BYTES: &[ByBytes] = &[POSITIONS, TASKS, ITEMS, LOCATIONS];
 const TABLES_BY_NUMBER: &[ByNumber] = &[AUDIT, IGNORED, DEAD, SOURCES, TOTALS, DEDUP_LOG, DEDUP_KEYS, DEDUP_GENERATIONS];
 
-/// About what an audit entry, an ignored report or a dead letter takes in memory, its texts included.
-const ENTRY_BYTES: usize = 250;
+/// About what a dead letter takes in memory beside its record.
+const LETTER_BYTES: usize = 250;
 
 /// The numbers that go with the rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,10 +167,29 @@ fn view(open: Option<&Files>) -> Result<&View, StoreError> {
     files(open).map(|files| &files.view)
 }
 
-#[derive(Debug, Clone)]
-struct Slot {
-    position: Position,
-    dirty: bool,
+/// A change of an effective level, for the ledger. The state gives it its number and its link.
+#[derive(Debug, Clone, Copy)]
+pub struct NewEntry<'a> {
+    /// When the delivery arrived, by our clock.
+    pub at: Timestamp,
+    /// The warehouse's number.
+    pub warehouse: u16,
+    /// The SKU.
+    pub sku: &'a str,
+    /// The number before; `None` for the first.
+    pub before: Option<Value>,
+    /// The number now.
+    pub after: Value,
+    /// Why it was taken.
+    pub rule: Rule,
+    /// Number of the source whose word counts now.
+    pub source: u16,
+    /// The journal record that carried it.
+    pub record: Seq,
+    /// The delivery's id as people see it.
+    pub delivery: &'a str,
+    /// Ledger number of the previous entry of the same position, 0 for the first.
+    pub previous: u64,
 }
 
 /// Key of a fetch task: its source and the adapter's name for the resource.
@@ -173,6 +197,7 @@ pub type TaskKey = (u16, Box<str>);
 
 /// The fold of the journal up to [`Meta::cursor`].
 pub struct State {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
     cache: usize,
     /// `None` after a failed write, until [`State::reopen`] succeeds.
@@ -181,9 +206,9 @@ pub struct State {
     pub meta: Meta,
     /// Delivery keys.
     dedup: Dedup,
-    positions: BTreeMap<PositionKey, Slot>,
-    audit: Vec<(Entry, Link)>,
-    ignored: Vec<IgnoredRow>,
+    positions: Hot,
+    audit: Pending,
+    ignored: Pending,
     dead: BTreeMap<u64, Option<DeadLetter>>,
     dead_counts: BTreeMap<Cause, u64>,
     parked: BTreeMap<(u16, Box<str>), BTreeSet<u64>>,
@@ -195,8 +220,8 @@ pub struct State {
     source_rows: Vec<SourceRow>,
     totals: Vec<Totals>,
     records_since_checkpoint: u64,
-    /// About how much memory is held by what is not written yet.
-    unwritten_bytes: usize,
+    /// About how much memory is held by dead letters that are not written yet.
+    unwritten_letters: usize,
     changed: bool,
 }
 
@@ -208,8 +233,13 @@ impl State {
 
     /// The same with smaller dedup generations, for tests.
     pub fn open_with(data: &Path, cache: usize, generation: usize) -> Result<Self, StoreError> {
+        Self::open_on(disk::real(), data, cache, generation)
+    }
+
+    /// The same on another disk.
+    pub fn open_on(disk: Arc<dyn Disk>, data: &Path, cache: usize, generation: usize) -> Result<Self, StoreError> {
         let path = super::state_path(data);
-        let database = super::open(&path, cache)?;
+        let database = super::open(&*disk, &path, cache)?;
         make_tables(&database)?;
         let read = database.begin_read()?;
         let (meta, dedup_newest) = match read.open_table(META)?.get("state")? {
@@ -240,14 +270,15 @@ impl State {
             tasks.insert((source, task.need.key.clone()), task);
         }
         let mut state = Self {
+            disk,
             path,
             cache,
             files: Some(Files { view: View::open(&database)?, database }),
             meta,
             dedup,
-            positions: BTreeMap::new(),
-            audit: Vec::new(),
-            ignored: Vec::new(),
+            positions: Hot::default(),
+            audit: Pending::default(),
+            ignored: Pending::default(),
             dead: BTreeMap::new(),
             dead_counts: BTreeMap::new(),
             parked: BTreeMap::new(),
@@ -258,7 +289,7 @@ impl State {
             source_rows,
             totals,
             records_since_checkpoint: 0,
-            unwritten_bytes: 0,
+            unwritten_letters: 0,
             changed: false,
         };
         state.index_dead_letters()?;
@@ -340,50 +371,49 @@ impl State {
         self.dedup.expire(now, window);
     }
 
-    /// A position, to read.
+    /// A position.
     pub fn position(&self, key: &PositionKey) -> Result<Option<Position>, StoreError> {
-        if let Some(slot) = self.positions.get(key) {
-            return Ok(Some(slot.position.clone()));
+        let key = key.encode();
+        if let Some(row) = self.positions.get(&key) {
+            return decode_position(row).map(Some);
         }
-        match view(self.files.as_ref())?.positions.get(key.encode().as_slice())? {
-            Some(row) => Ok(Some(decode_position(row.value())?)),
+        match view(self.files.as_ref())?.positions.get(key.as_slice())? {
+            Some(row) => decode_position(row.value()).map(Some),
             None => Ok(None),
         }
     }
 
-    /// A position, to change: brought into memory first. `None` when there is none.
-    pub fn position_mut(&mut self, key: &PositionKey) -> Result<Option<&mut Position>, StoreError> {
-        if !self.positions.contains_key(key) {
-            let Some(position) = self.position(key)? else { return Ok(None) };
-            self.positions.insert(key.clone(), Slot { position, dirty: false });
-        }
-        Ok(self.positions.get_mut(key).map(|slot| {
-            slot.dirty = true;
-            &mut slot.position
-        }))
-    }
-
     /// Put a position.
-    pub fn put_position(&mut self, key: PositionKey, position: Position) {
-        self.positions.insert(key, Slot { position, dirty: true });
+    pub fn put_position(&mut self, key: &PositionKey, position: &Position) {
+        self.positions.put(&key.encode(), &encode_position(position));
     }
 
     /// Append an audit entry: it gets the next ledger number and its link. Returns the number.
-    pub fn append_audit(&mut self, mut entry: Entry) -> u64 {
+    pub fn append_audit(&mut self, change: &NewEntry<'_>) -> u64 {
         self.meta.ledger += 1;
-        entry.ledger = self.meta.ledger;
+        let entry = Entry {
+            ledger: self.meta.ledger,
+            at: change.at,
+            warehouse: self.meta.warehouses.name(change.warehouse),
+            sku: change.sku,
+            before: change.before,
+            after: change.after,
+            rule: change.rule,
+            source: self.meta.sources.name(change.source),
+            record: change.record,
+            delivery: change.delivery,
+            previous: change.previous,
+        };
         let link = entry.link(&self.meta.link);
+        self.audit.push(&encode_audit(&entry, change.warehouse, change.source, link_mark(&link)));
         self.meta.link = link;
-        self.unwritten_bytes += ENTRY_BYTES;
-        self.audit.push((entry, link));
         self.meta.ledger
     }
 
     /// Append an ignored report. Returns its number.
-    pub fn append_ignored(&mut self, row: IgnoredRow) -> u64 {
+    pub fn append_ignored(&mut self, row: &IgnoredRow) -> u64 {
         self.meta.ignored += 1;
-        self.unwritten_bytes += ENTRY_BYTES;
-        self.ignored.push(row);
+        self.ignored.push(&encode_ignored(row));
         self.meta.ignored
     }
 
@@ -391,9 +421,9 @@ impl State {
     pub fn bury(&mut self, letter: DeadLetter) -> u64 {
         self.meta.dead += 1;
         let id = self.meta.dead;
-        self.unwritten_bytes += ENTRY_BYTES;
+        self.unwritten_letters += LETTER_BYTES;
         if let Remains::Record(bytes) = &letter.remains {
-            self.unwritten_bytes += bytes.len();
+            self.unwritten_letters += bytes.len();
         }
         *self.dead_counts.entry(letter.cause).or_default() += 1;
         if letter.cause.parked() {
@@ -533,11 +563,9 @@ fn encode_learnt(name: &str) -> Vec<u8> {
     w.finish()
 }
 
-fn audit_row((entry, link): &(Entry, Link)) -> (u64, Vec<u8>) {
-    (entry.ledger, encode_audit(entry, link))
-}
-
-fn ignored_rows(rows: &[IgnoredRow], last: u64) -> impl Iterator<Item = (u64, Vec<u8>)> {
-    let first = last + 1 - rows.len() as u64;
-    (first..).zip(rows.iter().map(encode_ignored))
+/// The part of a link that stands beside its entry.
+fn link_mark(link: &Link) -> LinkMark {
+    let mut mark = LinkMark::default();
+    mark.copy_from_slice(link.split_at(size_of::<LinkMark>()).0);
+    mark
 }

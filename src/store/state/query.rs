@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::collections::btree_map;
 
 use super::{State, StoreError, TaskKey, view};
-use crate::stock::audit::{Entry, Link};
+use crate::stock::audit::Entry;
 use crate::stock::level::Position;
 use crate::stock::totals::Totals;
 use crate::store::rows::{
-    Cause, DeadLetter, FetchTask, IgnoredRow, PositionKey, SourceRow, decode_audit, decode_dead, decode_ignored,
+    Cause, DeadLetter, FetchTask, IgnoredRow, LinkMark, PositionKey, SourceRow, decode_audit, decode_dead, decode_ignored,
     decode_position,
 };
 
@@ -67,16 +67,16 @@ impl State {
         let start = after.cloned().unwrap_or(PositionKey { warehouse: warehouse.unwrap_or(0), sku: "".into() });
         let fits = |key: &PositionKey| warehouse.is_none_or(|w| key.warehouse == w) && after.is_none_or(|a| key > a);
         let mut found = BTreeMap::new();
-        for (key, slot) in self.positions.range(&start..) {
-            if warehouse.is_some_and(|w| key.warehouse != w) || found.len() > rows {
-                break;
-            }
-            if fits(key) {
-                found.insert(key.clone(), slot.position.clone());
+        let (start, prefix) = (start.encode(), warehouse.map(u16::to_be_bytes));
+        // one more than wanted: the first may be `after` itself
+        for (key, row) in self.positions.range(&start, prefix.as_ref().map_or(&[], |p| &p[..]), rows.saturating_add(1)) {
+            let key = PositionKey::decode(key)?;
+            if fits(&key) {
+                found.insert(key, decode_position(row)?);
             }
         }
         let mut from_file = 0;
-        for row in view(self.files.as_ref())?.positions.range::<&[u8]>(start.encode().as_slice()..)? {
+        for row in view(self.files.as_ref())?.positions.range::<&[u8]>(start.as_slice()..)? {
             let (key, value) = row?;
             let key = PositionKey::decode(key.value())?;
             if warehouse.is_some_and(|w| key.warehouse != w) || from_file > rows {
@@ -92,20 +92,21 @@ impl State {
         Ok(found.into_iter().take(rows).collect())
     }
 
-    /// One audit entry.
-    pub fn audit_entry(&self, ledger: u64) -> Result<Option<(Entry, Link)>, StoreError> {
-        let in_memory = self.audit.first().and_then(|(first, _)| ledger.checked_sub(first.ledger));
-        if let Some(found) = in_memory.and_then(|i| usize::try_from(i).ok()).and_then(|i| self.audit.get(i)) {
-            return Ok(Some(found.clone()));
+    /// One audit entry, and the first bytes of its link.
+    pub fn audit_entry(&self, ledger: u64) -> Result<Option<(Entry, LinkMark)>, StoreError> {
+        let decode = |row: &[u8]| decode_audit(row, ledger, &self.meta.warehouses, &self.meta.sources).map(Some);
+        if let Some(row) = self.audit.numbered(ledger, self.meta.ledger) {
+            return decode(row);
         }
-        view(self.files.as_ref())?.audit.get(ledger)?.map(|row| decode_audit(row.value())).transpose()
+        match view(self.files.as_ref())?.audit.get(ledger)? {
+            Some(row) => decode(row.value()),
+            None => Ok(None),
+        }
     }
 
     fn ignored_row(&self, number: u64) -> Result<Option<IgnoredRow>, StoreError> {
-        let first = self.meta.ignored + 1 - self.ignored.len() as u64;
-        let in_memory = number.checked_sub(first).and_then(|i| usize::try_from(i).ok()).and_then(|i| self.ignored.get(i));
-        match in_memory {
-            Some(found) => Ok(Some(found.clone())),
+        match self.ignored.numbered(number, self.meta.ignored) {
+            Some(row) => decode_ignored(row).map(Some),
             None => view(self.files.as_ref())?.ignored.get(number)?.map(|row| decode_ignored(row.value())).transpose(),
         }
     }

@@ -1,38 +1,17 @@
 //! The rows of the state and their bytes. Numbers of sources and warehouses stand for their names (see `Names`).
 
-use crate::stock::audit::{Entry, Link};
-use crate::stock::level::{Ignored, Position, Report, Rule, Value};
+mod position;
+
+pub use position::{PositionKey, decode_position, encode_position};
+
+use crate::stock::audit::Entry;
+use crate::stock::level::{Ignored, Rule, Value};
 use crate::stock::totals::{Flow, Totals};
 use crate::time::Timestamp;
 use crate::types::{Change, Fact, Item, Measure, Need, Place, Said, Seq};
 
 use super::StoreError;
 use super::codec::{Reader, Writer, need, read_need};
-
-/// Key of a position: warehouse number and SKU, so that one warehouse's rows stand together in SKU order.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PositionKey {
-    /// The warehouse's number.
-    pub warehouse: u16,
-    /// The SKU.
-    pub sku: Box<str>,
-}
-
-impl PositionKey {
-    /// Stored form; sorts like the struct.
-    pub fn encode(&self) -> Vec<u8> {
-        [&self.warehouse.to_be_bytes()[..], self.sku.as_bytes()].concat()
-    }
-
-    /// From the stored form.
-    pub fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
-        let mut r = Reader::new(bytes);
-        let warehouse = u16::from_be_bytes(r.array("warehouse")?);
-        let sku =
-            std::str::from_utf8(r.raw(bytes.len() - 2, "sku")?).map_err(|_| StoreError::Row("sku is not UTF-8".into()))?;
-        Ok(Self { warehouse, sku: sku.into() })
-    }
-}
 
 /// Key of a row that belongs to a source: its number and a name of the platform's.
 pub fn source_key(source: u16, name: &str) -> Vec<u8> {
@@ -67,78 +46,42 @@ fn read_value(r: &mut Reader<'_>) -> Result<Value, StoreError> {
     }
 }
 
-/// Bytes of a position.
-pub fn encode_position(p: &Position) -> Vec<u8> {
-    let mut w = Writer::with_capacity(64);
-    w.option(p.effective, |w, (by, v)| {
-        w.count(u64::from(by));
-        value(w, v);
-    });
-    w.count(p.last_change).count(p.last_ignored).count(p.reports.len() as u64);
-    for report in &p.reports {
-        w.count(u64::from(report.source)).raw(&report.digest).signed(report.heard.0);
-        w.option(report.base, |w, (stamp, v)| {
-            w.stamp(&stamp);
-            value(w, v);
-        });
-        w.count(report.deltas.len() as u64);
-        for (stamp, quantity) in &report.deltas {
-            w.stamp(stamp).signed(quantity.micros());
-        }
-    }
-    w.finish()
-}
+/// The first bytes of an entry's link, which stand in its row: they say where a chain breaks. That it is whole is said by the
+/// newest link, which is kept at its full length.
+pub type LinkMark = [u8; 8];
 
-/// Read a position.
-pub fn decode_position(bytes: &[u8]) -> Result<Position, StoreError> {
-    let mut r = Reader::new(bytes);
-    let effective = r.option("effective", |r| Ok((r.small("by")?, read_value(r)?)))?;
-    let (last_change, last_ignored) = (r.count("last change")?, r.count("last ignored")?);
-    let reports: usize = r.small("reports")?;
-    let mut position = Position { reports: Vec::with_capacity(reports.min(16)), effective, last_change, last_ignored };
-    for _ in 0..reports {
-        let source = r.small("source")?;
-        let digest = r.array("digest")?;
-        let heard = Timestamp(r.signed("heard")?);
-        let base = r.option("base", |r| Ok((r.stamp("stamp")?, read_value(r)?)))?;
-        let count: usize = r.small("deltas")?;
-        let mut deltas = Vec::with_capacity(count.min(64));
-        for _ in 0..count {
-            deltas.push((r.stamp("delta")?, r.quantity("delta")?));
-        }
-        position.reports.push(Report { source, base, deltas, digest, heard });
-    }
-    r.end("position")?;
-    Ok(position)
-}
-
-/// Bytes of an audit entry and its link.
-pub fn encode_audit(e: &Entry, link: &Link) -> Vec<u8> {
-    let mut w = Writer::with_capacity(128);
-    w.raw(link).count(e.ledger).time(e.at).text(&e.warehouse).text(&e.sku);
+/// Bytes of an audit entry. Its ledger number is the row's key; numbers stand for the names of source and warehouse.
+pub fn encode_audit(e: &Entry<&str>, warehouse: u16, source: u16, mark: LinkMark) -> Vec<u8> {
+    let mut w = Writer::with_capacity(96);
+    w.raw(&mark).time(e.at).count(u64::from(warehouse)).text(e.sku);
     w.option(e.before, value);
     value(&mut w, e.after);
     let rule = byte_of(Rule::ALL, e.rule);
-    w.u8(rule).text(&e.source).count(e.record).text(&e.delivery).count(e.previous);
+    w.u8(rule).count(u64::from(source)).count(e.record).label(e.delivery).count(e.previous);
     w.finish()
 }
 
-/// Read an audit entry and its link.
-pub fn decode_audit(bytes: &[u8]) -> Result<(Entry, Link), StoreError> {
+/// Read an audit entry and the first bytes of its link.
+pub fn decode_audit(
+    bytes: &[u8],
+    ledger: u64,
+    warehouses: &Names,
+    sources: &Names,
+) -> Result<(Entry, LinkMark), StoreError> {
     let mut r = Reader::new(bytes);
-    let link = r.array("link")?;
-    let ledger = r.count("ledger")?;
+    let mark = r.array("link")?;
     let at = r.time("time")?;
-    let (warehouse, sku) = (r.text("warehouse")?.to_owned(), r.text("sku")?.to_owned());
+    let warehouse = warehouses.name(r.small("warehouse")?).to_owned();
+    let sku = r.text("sku")?.to_owned();
     let before = r.option("before", read_value)?;
     let after = read_value(&mut r)?;
     let byte = r.u8("rule")?;
     let rule = of_byte(Rule::ALL, byte, "rule")?;
-    let source = r.text("source")?.to_owned();
+    let source = sources.name(r.small("source")?).to_owned();
     let record = r.count("record")?;
-    let (delivery, previous) = (r.text("delivery")?.to_owned(), r.count("previous")?);
+    let (delivery, previous) = (r.label("delivery")?, r.count("previous")?);
     r.end("audit entry")?;
-    Ok((Entry { ledger, at, warehouse, sku, before, after, rule, source, record, delivery, previous }, link))
+    Ok((Entry { ledger, at, warehouse, sku, before, after, rule, source, record, delivery, previous }, mark))
 }
 
 /// A report that changed nothing, kept with its reason.
@@ -165,7 +108,7 @@ pub fn encode_ignored(row: &IgnoredRow) -> Vec<u8> {
     let mut w = Writer::with_capacity(64);
     let reason = byte_of(Ignored::ALL, row.reason);
     w.time(row.at).count(u64::from(row.source)).option(row.said, value);
-    w.u8(reason).count(row.record).text(&row.delivery).count(row.previous);
+    w.u8(reason).count(row.record).label(&row.delivery).count(row.previous);
     w.finish()
 }
 
@@ -176,7 +119,7 @@ pub fn decode_ignored(bytes: &[u8]) -> Result<IgnoredRow, StoreError> {
     let said = r.option("said", read_value)?;
     let byte = r.u8("reason")?;
     let reason = of_byte(Ignored::ALL, byte, "reason")?;
-    let (record, delivery, previous) = (r.count("record")?, r.text("delivery")?.to_owned(), r.count("previous")?);
+    let (record, delivery, previous) = (r.count("record")?, r.label("delivery")?, r.count("previous")?);
     r.end("ignored report")?;
     Ok(IgnoredRow { at, source, said, reason, record, delivery, previous })
 }

@@ -1,0 +1,155 @@
+//! The disk as the store sees it: databases, names in directories, and what has to be synced.
+//!
+//! Everything under `store/` that touches a file goes through a [`Disk`], so that tests can bring one that lies: it records
+//! what was written and synced, and builds what a power cut could leave. A database reads and writes its file by itself,
+//! without a detour; here it is only opened.
+
+#[cfg(test)]
+pub(crate) mod lying;
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use redb::{Builder, Database, DatabaseError};
+
+use super::StoreError;
+
+/// A file of a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name, without the directory. A name that is not UTF-8 is not one of ours and is left out.
+    pub name: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+/// Where the files are. A name is durable once its directory was synced, content once its file was.
+pub trait Disk: fmt::Debug + Send + Sync {
+    /// Open a database, or make one when the file is not there or empty.
+    fn database(&self, path: &Path, builder: &Builder) -> Result<Database, DatabaseError>;
+
+    /// A whole file.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// The files of a directory, in no order.
+    fn list(&self, directory: &Path) -> io::Result<Vec<Entry>>;
+
+    /// Length of a file in bytes; `None` when it is not there.
+    fn length(&self, path: &Path) -> io::Result<Option<u64>>;
+
+    /// Make a directory and those above it, unless they are there.
+    fn make_directory(&self, path: &Path) -> io::Result<()>;
+
+    /// Give a file another name; a file that had that name is replaced.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Remove a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Copy a file's content and make the copy's content durable (its name is not).
+    fn copy(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Make the names in a directory durable.
+    fn sync_directory(&self, directory: &Path) -> io::Result<()>;
+}
+
+/// The disk of this machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RealDisk;
+
+/// The disk of this machine, to share.
+pub fn real() -> Arc<dyn Disk> {
+    Arc::new(RealDisk)
+}
+
+impl Disk for RealDisk {
+    fn database(&self, path: &Path, builder: &Builder) -> Result<Database, DatabaseError> {
+        builder.create(path)
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        fs::read(path)
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<Entry>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let about = entry.metadata()?;
+            if about.is_file() {
+                found.push(Entry { name, bytes: about.len() });
+            }
+        }
+        Ok(found)
+    }
+
+    fn length(&self, path: &Path) -> io::Result<Option<u64>> {
+        match fs::metadata(path) {
+            Ok(about) => Ok(Some(about.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn make_directory(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::copy(from, to)?;
+        File::open(to)?.sync_all()
+    }
+
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        // a bare file name has an empty parent
+        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+        File::open(directory)?.sync_all()
+    }
+}
+
+/// The directory that a file's name stands in.
+pub(super) fn directory_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
+}
+
+/// Copy a file whole or not at all: under another name first, synced, then renamed, then the name made durable.
+pub(super) fn copy_whole(disk: &dyn Disk, from: &Path, to: &Path) -> Result<(), StoreError> {
+    let unfinished = to.with_extension("unfinished");
+    let copied = disk
+        .copy(from, &unfinished)
+        .and_then(|()| disk.rename(&unfinished, to))
+        .and_then(|()| disk.sync_directory(directory_of(to)));
+    copied.map_err(|error| StoreError::Io(format!("{} to {}: {error}", from.display(), to.display())))
+}
+
+/// Give a damaged file a name that nobody opens, `<name>.damaged-<k>`, and make that durable. Returns the new name.
+pub(super) fn set_aside(disk: &dyn Disk, path: &Path) -> Result<PathBuf, StoreError> {
+    let io = |error: io::Error| StoreError::Io(format!("{}: {error}", path.display()));
+    let mut number = 1_u64;
+    let aside = loop {
+        let name = path.with_extension(format!("damaged-{number}"));
+        if disk.length(&name).map_err(io)?.is_none() {
+            break name;
+        }
+        number += 1;
+    };
+    disk.rename(path, &aside).and_then(|()| disk.sync_directory(directory_of(path))).map_err(io)?;
+    Ok(aside)
+}
+
+/// Bytes of a file, 0 when it is not there or cannot be looked at.
+pub(super) fn bytes(disk: &dyn Disk, path: &Path) -> u64 {
+    disk.length(path).ok().flatten().unwrap_or(0)
+}
