@@ -29,6 +29,9 @@ pub(crate) struct Args {
     /// When this was, for the row
     #[arg(long)]
     when: String,
+    /// The round of the open loop that it belongs to
+    #[arg(long)]
+    round: u64,
 }
 
 /// Write, print one row with every time, so that rows can be put together.
@@ -54,7 +57,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     println!(
         "{}",
         json!({
-            "section": "fdatasync", "when": args.when, "wanted_rate": args.rate, "rate": rate.round(), "writes": times.len(),
+            "section": "fdatasync", "when": args.when, "round": args.round, "wanted_rate": args.rate, "rate": rate.round(), "writes": times.len(),
             "p50_us": micros(percentile(&times, 50.0)), "p99_us": micros(percentile(&times, 99.0)),
             "p999_us": micros(percentile(&times, 99.9)), "max_us": micros(percentile(&times, 100.0)),
             "nanos": times,

@@ -46,12 +46,11 @@ pub(crate) fn ready(args: &ReadyArgs) -> Result<(), Failure> {
     let folded_at = now();
     let began = fs::read_to_string(&args.began).map_err(at(&args.began))?;
     let began: f64 = began.trim().parse().map_err(at(&args.began))?;
-    let folded = folded_at - began;
     println!(
         "{}",
         json!({
             "section": args.section, "peer": "stockgate", "seconds": rounded(ready_at - began, 4),
-            "folded_seconds": rounded(folded, 4), "events": head, "rate": (head as f64 / folded).round(),
+            "folded_seconds": rounded(folded_at - began, 4), "events": head,
         })
     );
     Ok(())

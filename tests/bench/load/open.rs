@@ -73,6 +73,9 @@ pub(crate) struct Args {
     /// The gateway
     #[arg(long)]
     pid: u32,
+    /// The round
+    #[arg(long)]
+    round: u64,
 }
 
 /// Times of one connection, in nanoseconds from the schedule, and how late its requests left.
@@ -143,7 +146,7 @@ fn print(args: &Args, (mut times, mut late): Times, before: Usage, after: Usage)
     println!(
         "{}",
         json!({
-            "section": "open", "peer": "stockgate", "rate": args.rate, "connections": args.connections,
+            "section": "open", "peer": "stockgate", "round": args.round, "rate": args.rate, "connections": args.connections,
             "requests": times.len(),
             "p50_us": micros(percentile(&times, 50.0)), "p99_us": micros(percentile(&times, 99.0)),
             "p999_us": micros(percentile(&times, 99.9)), "max_us": micros(percentile(&times, 100.0)),
