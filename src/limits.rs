@@ -70,7 +70,7 @@ pub const JOURNAL_BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes in one journal segment (one redb table). Retention drops whole segments, so this is its grain.
 pub const JOURNAL_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 /// redb page cache of the newest journal segment. Appends touch only the right edge of one tree.
-pub const JOURNAL_CACHE_BYTES: usize = 8 * 1024 * 1024;
+pub const JOURNAL_CACHE_BYTES: usize = 4 * 1024 * 1024;
 /// Committed batches the fold may lag behind in memory; past it the fold reads the journal itself.
 pub const FOLD_QUEUE_BATCHES: usize = 64;
 /// ... and in bytes.
@@ -84,16 +84,18 @@ pub const RETENTION_PERIOD: Duration = Duration::from_secs(60);
 
 // ---- state ------------------------------------------------------------------------------------------------------
 
-/// redb page cache of `state.redb` (default).
-pub const STATE_CACHE_BYTES: usize = 24 * 1024 * 1024;
+/// redb page cache of `state.redb` (default). What is needed often is in memory as rows; the system caches the file, too.
+pub const STATE_CACHE_BYTES: usize = 16 * 1024 * 1024;
 /// Most records folded in one step: bounds how long a reader waits for the state lock.
 pub const FOLD_STEP_RECORDS: usize = 512;
-/// A checkpoint at least this often when anything changed.
-pub const CHECKPOINT_PERIOD: Duration = Duration::from_secs(5);
-/// ... or after this many folded records: bounds the memory of what is not yet written.
-pub const CHECKPOINT_RECORDS: u64 = 65_536;
-/// ... or when about so many bytes of rows are not yet written, for the same reason when rows are large (dead letters).
-pub const CHECKPOINT_BYTES: usize = 16 * 1024 * 1024;
+/// A checkpoint at least this often when anything changed (default). Each writes some twenty pages however little changed, and
+/// flash wears; what a crash takes back is folded again in a fraction of a second.
+pub const CHECKPOINT_PERIOD: Duration = Duration::from_secs(30);
+/// ... or after this many folded records: bounds what a start after a crash has to fold.
+pub const CHECKPOINT_RECORDS: u64 = 131_072;
+/// ... or when rows that are not yet written take about so many bytes. The more a checkpoint gathers, the fewer times a page is
+/// written; with a million positions this is about a hundred thousand changes.
+pub const CHECKPOINT_BYTES: usize = 12 * 1024 * 1024;
 /// Keys in one dedup generation; a full one is sealed, sorted and gets a filter.
 pub const DEDUP_GENERATION_KEYS: usize = 262_144;
 /// Positions kept in memory between checkpoints.
@@ -156,7 +158,20 @@ pub const SECRET_FILE_MAX_BYTES: u64 = 64 * 1024;
 pub const PEM_FILE_MAX_BYTES: u64 = 2 * 1024 * 1024;
 /// Largest `items_file` in bytes.
 pub const ITEMS_FILE_MAX_BYTES: u64 = 16 * 1024 * 1024;
-/// Items one source may map in its configuration: they are part of every policy record; `map import` has no such bound.
+/// Longest line of an `items_file` in bytes: two ids of [`NAME_MAX_BYTES`] in quotes fit, a file that is no table does not.
+pub const ITEMS_LINE_MAX_BYTES: usize = 4096;
+/// Bad lines of an `items_file` that are told one by one: another file by mistake has as many as it has lines.
+pub const ITEMS_BAD_LINES_TOLD: usize = 100;
+/// Ids and SKUs of one mapping in bytes: above [`ITEMS_FILE_MAX_BYTES`] and [`CONFIG_MAX_BYTES`] together, below 26 bits.
+pub const ITEM_MAP_MAX_BYTES: usize = 32 * 1024 * 1024;
+/// One journal record and one row of a mapping in bytes: with its key it fits a page of 64 KiB of the database.
+pub const ITEM_PART_MAX_BYTES: usize = 60 * 1024;
+/// Parts of a mapping on their way into the journal at once: one durable write for some, and never much in memory.
+pub const ITEM_PARTS_IN_FLIGHT: usize = 4;
+/// A checkpoint is made when so many bytes of mappings are not yet written: they are held twice until then.
+pub const ITEM_PARTS_UNWRITTEN_BYTES: usize = 512 * 1024;
+/// Items one source may map in its configuration: about 3.5 MB of memory, twice that during a reload
+/// that changes them; `map import` has no such bound.
 pub const ITEMS_CONFIGURED_MAX: usize = 100_000;
 /// Secrets of one source: each costs one HMAC for every forged request. A rotation needs two.
 pub const SECRETS_MAX: usize = 8;

@@ -198,6 +198,11 @@ enum Decoded {
         received: String,
         body: Body,
     },
+    /// Part of an item mapping.
+    Items {
+        received: String,
+        body: Body,
+    },
     Decision {
         received: String,
         decision: String,
@@ -226,6 +231,7 @@ impl Decoded {
                 from: from(&f.need),
                 why: f.cause.to_owned(),
             },
+            RecordBody::Items(items) => Self::Items { received, body: Body::of(items.lines.as_bytes()) },
             RecordBody::Policy(text) => Self::Policy { received, body: Body::of(text.as_bytes()) },
             RecordBody::Decision(decision) => Self::Decision { received, decision: decision_words(decision) },
         }

@@ -17,7 +17,7 @@ use crate::pipeline::ingest::Route;
 use crate::pipeline::retain::Keep;
 use crate::sources::Credentials;
 use crate::time;
-use crate::types::Secret;
+use crate::types::{ItemMaps, Secret};
 
 /// Make the data directory, for its owner only, unless it is there.
 pub fn make_data_directory(path: &Path) -> Result<(), StartError> {
@@ -32,6 +32,13 @@ pub fn make_data_directory(path: &Path) -> Result<(), StartError> {
         }
     });
     made.map_err(|error| StartError::DataDirectory(format!("the data directory {} cannot be made: {error}", path.display())))
+}
+
+/// Let a configuration hold the mappings that are in use already instead of its own copies of them.
+pub(super) fn share_items(config: &mut Checked, items: &ItemMaps) {
+    for source in &mut config.sources {
+        source.items = items.share(std::mem::take(&mut source.items));
+    }
 }
 
 pub(super) fn identity(config: &Checked) -> Result<Identity, TlsError> {

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 
 pub use self::build::make_data_directory;
 
-use self::build::{api_sources, identity, infos, keep, routes, server_limits};
+use self::build::{api_sources, identity, infos, keep, routes, server_limits, share_items};
 use self::reload::{Core, FetchSources, Reloader, append_policy};
 use crate::api::{Api, Context, Health, Reloaded};
 use crate::config::{Checked, Loaded, Report};
@@ -34,6 +34,7 @@ use crate::store::journal::{Journal, Refused};
 use crate::store::state::SharedState;
 use crate::store::{StoreError, open_state};
 use crate::time;
+use crate::types::ItemMaps;
 
 /// How often histograms are folded up; without it their samples pile up between scrapes.
 const UPKEEP_PERIOD: Duration = Duration::from_secs(5);
@@ -127,15 +128,19 @@ impl Gateway {
     }
 
     /// Start; `reread` is asked at every reload.
-    pub async fn start_with(config: Checked, reread: Reread) -> Result<Self, StartError> {
+    pub async fn start_with(mut config: Checked, reread: Reread) -> Result<Self, StartError> {
+        let items = ItemMaps::default();
+        share_items(&mut config, &items);
         let prometheus = crate::metrics::install();
         make_data_directory(&config.data_dir)?;
         let state = open_state(&config.data_dir, config.store.cache_bytes)?;
-        let policy_in_force = state.meta.policy.clone();
         let journal = Journal::open(&config.data_dir, JOURNAL_CACHE_BYTES, state.meta.cursor)?;
+        // what the fold has not reached yet may hold another policy
+        let folded = state.meta.cursor == journal.head();
+        let policy_in_force = if folded { state.meta.policy.clone() } else { String::new() };
         let state: SharedState = Arc::new(RwLock::new(state));
 
-        let fold = Fold::new(&state);
+        let fold = Fold::new(&state, items.clone());
         let handle = fold.handle();
         let offer = fold.handle();
         let (appender, journal_thread) =
@@ -145,7 +150,7 @@ impl Gateway {
 
         let policy = config.policy.to_canonical();
         if policy != policy_in_force {
-            append_policy(&appender, &policy).await.map_err(StartError::Journal)?;
+            append_policy(&appender, &config, &policy_in_force).await.map_err(StartError::Journal)?;
         }
         let identity = Arc::new(identity(&config)?);
         let sources = api_sources(&config)?;
@@ -163,6 +168,7 @@ impl Gateway {
             ingest: Arc::new(Ingest::new(routes(&config), appender.clone())),
             infos: Arc::new(RwLock::new(infos(&config))),
             running: Mutex::new((config, policy)),
+            items,
             reloading: tokio::sync::Mutex::new(()),
             identity,
             appender: appender.clone(),

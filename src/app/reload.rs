@@ -1,23 +1,26 @@
 //! A new configuration for a running gateway: all of it, or none of it.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
 use super::Reread;
-use super::build::{api_sources, infos, keep, routes};
+use super::build::{api_sources, infos, keep, routes, share_items};
 use crate::api::{Actions, Health, Reloaded, SourceInfo};
 use crate::config::{Checked, TlsChoice};
+use crate::limits::ITEM_PARTS_IN_FLIGHT;
 use crate::net::tls::Identity;
 use crate::pipeline::fetch::FetchSource;
 use crate::pipeline::ingest::Ingest;
 use crate::pipeline::retain::Keep;
+use crate::stock::policy::Policy;
 use crate::store::codec::encode_record;
 use crate::store::journal::{Appender, Journal, Refused};
 use crate::store::state::SharedState;
 use crate::time;
-use crate::types::{Record, RecordBody};
+use crate::types::{ItemMap, ItemMaps, ItemsPart, Record, RecordBody};
 
 /// The sources that can be asked, handed to their supervisor.
 pub(super) type FetchSources = Arc<Mutex<Vec<FetchSource>>>;
@@ -28,6 +31,8 @@ pub(super) struct Core {
     pub(super) infos: Arc<RwLock<Vec<SourceInfo>>>,
     /// The configuration in force and its policy as it stands in the journal.
     pub(super) running: Mutex<(Checked, String)>,
+    /// The item mappings in use.
+    pub(super) items: ItemMaps,
     pub(super) reloading: tokio::sync::Mutex<()>,
     pub(super) identity: Arc<Identity>,
     pub(super) appender: Appender,
@@ -62,8 +67,9 @@ impl Core {
 
     /// Check everything first; nothing is changed until all of it is known to be good.
     async fn try_reload(&self) -> Reloaded {
-        let (config, warnings) =
+        let (mut config, warnings) =
             (self.reread)().map_err(|report| report.problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        share_items(&mut config, &self.items);
         let sources = api_sources(&config).map_err(|error| vec![error.to_string()])?;
         let policy = config.policy.to_canonical();
         let (old, old_policy) = self.running.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -71,7 +77,7 @@ impl Core {
             self.identity.swap(certificate_pem, key_pem.expose()).map_err(|error| vec![format!("[tls]: {error}")])?;
         }
         if policy != old_policy {
-            let appended = append_policy(&self.appender, &policy).await;
+            let appended = append_policy(&self.appender, &config, &old_policy).await;
             appended.map_err(|_| vec!["the journal cannot take the new configuration now; try again".to_owned()])?;
         }
         self.ingest.replace(routes(&config));
@@ -110,7 +116,34 @@ fn needs_restart(old: &Checked, new: &Checked) -> Vec<&'static str> {
     later
 }
 
-pub(super) async fn append_policy(appender: &Appender, policy: &str) -> Result<(), Refused> {
-    let record = encode_record(&Record { at: time::now(), body: RecordBody::Policy(policy) });
+/// Write a configuration's policy into the journal, and before it the item mappings that the policy in force (empty: it is
+/// not known) does not name. Fails half-way when the journal does: the policy comes last, and nothing follows from parts alone.
+pub(super) async fn append_policy(appender: &Appender, config: &Checked, in_force: &str) -> Result<(), Refused> {
+    let before = Policy::from_json(in_force).unwrap_or_default();
+    let known = before.item_maps();
+    let mut written = BTreeSet::new();
+    for source in config.sources.iter().filter(|source| !source.items.is_empty()) {
+        let map = source.items.name().sha256;
+        if !known.contains_key(&map) && written.insert(map) {
+            append_items(appender, &source.items).await?;
+        }
+    }
+    let policy = config.policy.to_canonical();
+    let record = encode_record(&Record { at: time::now(), body: RecordBody::Policy(&policy) });
     appender.append(record)?.durable().await.map(|_| ())
+}
+
+async fn append_items(appender: &Appender, items: &ItemMap) -> Result<(), Refused> {
+    let mut parts = (0..).zip(items.parts()).peekable();
+    while parts.peek().is_some() {
+        let mut waiting = Vec::with_capacity(ITEM_PARTS_IN_FLIGHT);
+        for (part, lines) in parts.by_ref().take(ITEM_PARTS_IN_FLIGHT) {
+            let items = ItemsPart { map: items.name().sha256, part, lines: &lines };
+            waiting.push(appender.append(encode_record(&Record { at: time::now(), body: RecordBody::Items(items) }))?);
+        }
+        for part in waiting {
+            part.durable().await?;
+        }
+    }
+    Ok(())
 }

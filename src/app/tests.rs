@@ -18,7 +18,7 @@ fn folded() -> (tempfile::TempDir, [u8; 32]) {
     let data = directory.path();
     let journal = Journal::open(data, CACHE, 0).expect("opens");
     let (appender, thread) = journal.start(16, |_| {}).expect("starts");
-    let policy = r#"{"v":1,"sources":{},"warehouses":{"main":{"authority":["a"],"low":"1"}}}"#;
+    let policy = r#"{"v":2,"sources":{},"warehouses":{"main":{"authority":["a"],"low":"1"}}}"#;
     let record = encode_record(&Record { at: time::now(), body: RecordBody::Policy(policy) });
     appender.append(record).expect("room").durable_blocking().expect("durable");
     drop(appender);

@@ -19,7 +19,7 @@ use crate::net::client::{Alpn, BaseUrl, Client, ClientError, Trust, parse_finger
 use crate::net::tls::{certificates, fingerprint_of};
 use crate::simulator::sign::{SenderSettings, Signed, sign};
 use crate::time::{self, Timestamp};
-use crate::types::{HeaderList, Message, Observation, Place, Secret, Sku, closest};
+use crate::types::{HeaderList, Message, Observation, Place, Secret, closest};
 
 /// The self-made certificate in the data directory.
 const CERTIFICATE_FILE: &str = "tls-cert.pem";
@@ -282,7 +282,7 @@ fn taken(status: StatusCode, plan: &Plan, source: &SourceConfig) -> String {
     for observation in &observations {
         match observation {
             Observation::Fact(fact) => {
-                let sku = fact.item.sku.as_deref().or(source.items.get(&*fact.item.id).map(Sku::as_str));
+                let sku = fact.item.sku.as_deref().or(source.items.get(&fact.item.id));
                 let warehouse = match &fact.place {
                     Place::At(location) => source.locations.get(&**location).or_else(|| source.locations.get("*")),
                     Place::Default | Place::Everywhere => source.warehouse.as_ref(),

@@ -13,7 +13,7 @@ use super::{Context, Findings, policy, sections, source, units, warehouse};
 use crate::limits;
 use crate::sources::{Credentials, Kind, Source};
 use crate::stock::policy::Policy;
-use crate::types::{Network, Quantity, Secret, Settings, Sku, SourceId, WarehouseId};
+use crate::types::{ItemMap, Network, Quantity, Secret, Settings, SourceId, WarehouseId};
 
 /// A configuration without a mistake: what it names exists, what it leaves out has its default.
 #[derive(Debug, Clone)]
@@ -235,7 +235,7 @@ pub struct SourceConfig {
     /// The platform's location ids; `*` for those not listed.
     pub locations: BTreeMap<String, WarehouseId>,
     /// The platform's item ids that are mapped here, from `items` and `items_file`.
-    pub items: BTreeMap<String, Sku>,
+    pub items: Arc<ItemMap>,
     /// The signing secrets; any of them may have signed. Not empty when the adapter is signed.
     pub secrets: Vec<Secret>,
     /// Where each of `secrets` was read.

@@ -4,10 +4,10 @@
 //! first line has (spreadsheets save all three). A first line `item,sku` is a heading. Blank lines and a byte order mark
 //! are skipped. A quoted field ends on its line: no id holds a newline.
 
-use std::collections::BTreeMap;
+use std::io::{BufRead, Read};
 
 use crate::limits;
-use crate::types::Sku;
+use crate::types::{ItemMapBuilder, NotMapped, Sku};
 
 /// A line of a mapping that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,52 +18,79 @@ pub struct BadRow {
     pub message: String,
 }
 
-/// Read a mapping. Every bad line is reported; none is skipped in silence.
-pub fn read_items(bytes: &[u8]) -> Result<BTreeMap<String, Sku>, Vec<BadRow>> {
-    let text = match std::str::from_utf8(bytes) {
-        Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text),
-        Err(e) => {
-            let line = bytes.iter().take(e.valid_up_to()).filter(|b| **b == b'\n').count() + 1;
-            return Err(vec![BadRow { line, message: "not UTF-8 text".to_owned() }]);
-        }
-    };
-    let separator = separator(text);
-    let mut items: BTreeMap<String, Sku> = BTreeMap::new();
+/// Why a mapping cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BadItems {
+    /// The file cannot be read: why, in words.
+    Unreadable(String),
+    /// Lines cannot be used. Past [`limits::ITEMS_BAD_LINES_TOLD`] the last one says that there are more.
+    Rows(Vec<BadRow>),
+}
+
+/// Read a mapping into `items`, line by line: the file is never in memory as a whole. Every bad line is reported; none is
+/// skipped in silence. A line that is not text, or that does not end, ends the reading.
+pub fn read_items(mut file: impl BufRead, mut items: ItemMapBuilder) -> Result<ItemMapBuilder, BadItems> {
     let mut bad = Vec::new();
-    let mut heading_possible = true;
-    for (index, row) in text.lines().enumerate() {
+    let mut separator = None;
+    let mut line = Vec::new();
+    for number in 1.. {
+        let tell = |message: String| BadRow { line: number, message };
+        line.clear();
+        let longest = limits::ITEMS_LINE_MAX_BYTES as u64 + 1;
+        let read = file.by_ref().take(longest).read_until(b'\n', &mut line);
+        if read.map_err(|error| BadItems::Unreadable(super::in_words(&error)))? == 0 {
+            break;
+        }
+        if line.len() > limits::ITEMS_LINE_MAX_BYTES {
+            bad.push(tell(format!("the line is longer than {} bytes", limits::ITEMS_LINE_MAX_BYTES)));
+            break;
+        }
+        let Ok(row) = std::str::from_utf8(&line) else {
+            bad.push(tell("not UTF-8 text".to_owned()));
+            break;
+        };
+        let row = if number == 1 { row.strip_prefix('\u{feff}').unwrap_or(row) } else { row };
+        let row = row.strip_suffix('\n').unwrap_or(row);
+        let row = row.strip_suffix('\r').unwrap_or(row);
         if row.trim().is_empty() {
             continue;
         }
-        let row = columns(row, separator).and_then(|columns| pair(&columns));
-        let is_heading = std::mem::take(&mut heading_possible)
-            && row
-                .as_ref()
-                .is_ok_and(|(item, sku)| item.eq_ignore_ascii_case("item") && sku.as_str().eq_ignore_ascii_case("sku"));
-        if is_heading {
-            continue;
-        }
-        if let Err(message) = row.and_then(|(item, sku)| insert(&mut items, item, sku)) {
-            bad.push(BadRow { line: index + 1, message });
+        let heading_possible = separator.is_none();
+        let separator = *separator.get_or_insert_with(|| separator_of(row));
+        if let Err(message) = columns(row, separator).and_then(|columns| take(&mut items, &columns, heading_possible)) {
+            if bad.len() == limits::ITEMS_BAD_LINES_TOLD {
+                bad.push(tell("and there are more bad lines: is it the right file?".to_owned()));
+                break;
+            }
+            bad.push(tell(message));
         }
     }
-    if bad.is_empty() { Ok(items) } else { Err(bad) }
+    if bad.is_empty() { Ok(items) } else { Err(BadItems::Rows(bad)) }
 }
 
-/// Add one mapping; an item that is two SKUs is a mistake, the same line twice is not.
-fn insert(items: &mut BTreeMap<String, Sku>, item: String, sku: Sku) -> Result<(), String> {
-    match items.get(&item) {
-        Some(other) if *other != sku => Err(format!("item `{item}` is `{other}` already and cannot be `{sku}` too")),
-        Some(_) => Ok(()),
-        None => {
-            items.insert(item, sku);
-            Ok(())
-        }
+/// Take one row in; an item that is two SKUs is a mistake, the same line twice is not.
+fn take(items: &mut ItemMapBuilder, columns: &[String], heading_possible: bool) -> Result<(), String> {
+    let [item, sku] = columns else {
+        return Err(format!("expected two columns, the platform's item id and the SKU, found {}", columns.len()));
+    };
+    let (item, sku) = (item_id(item)?, Sku::check(sku).map_err(|e| e.to_string())?);
+    if heading_possible && item.eq_ignore_ascii_case("item") && sku.eq_ignore_ascii_case("sku") {
+        return Ok(());
+    }
+    items.insert(item, sku).map_err(|why| not_mapped(item, sku, &why))
+}
+
+/// Why an item was not mapped, in a sentence.
+pub(super) fn not_mapped(item: &str, sku: &str, why: &NotMapped) -> String {
+    match why {
+        NotMapped::Already(other) => format!("item `{item}` is `{other}` already and cannot be `{sku}` too"),
+        NotMapped::Unfit => format!("item `{}` cannot be mapped to `{}`", item.escape_debug(), sku.escape_debug()),
+        NotMapped::Full => "the mapping is too large for a configuration: use `stockgate map import`".to_owned(),
     }
 }
 
-fn separator(text: &str) -> char {
-    let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("");
+/// The separator of a table whose first row is this one.
+fn separator_of(first: &str) -> char {
     let mut quoted = false;
     for c in first.chars() {
         match c {
@@ -75,16 +102,8 @@ fn separator(text: &str) -> char {
     ','
 }
 
-fn pair(columns: &[String]) -> Result<(String, Sku), String> {
-    let [item, sku] = columns else {
-        return Err(format!("expected two columns, the platform's item id and the SKU, found {}", columns.len()));
-    };
-    let item = item_id(item)?;
-    Ok((item, Sku::new(sku).map_err(|e| e.to_string())?))
-}
-
 /// Check the platform's id of an item or a location: not empty, not too long, nothing unprintable.
-pub(super) fn item_id(text: &str) -> Result<String, String> {
+pub(super) fn item_id(text: &str) -> Result<&str, String> {
     let text = text.trim();
     if text.is_empty() {
         return Err("the platform's id is empty".to_owned());
@@ -95,7 +114,7 @@ pub(super) fn item_id(text: &str) -> Result<String, String> {
     if text.chars().any(char::is_control) {
         return Err("the platform's id holds a control character".to_owned());
     }
-    Ok(text.to_owned())
+    Ok(text)
 }
 
 fn columns(row: &str, separator: char) -> Result<Vec<String>, String> {
@@ -133,8 +152,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn read(text: &str) -> Vec<(String, String)> {
-        let items = read_items(text.as_bytes()).expect("a good mapping");
-        items.into_iter().map(|(item, sku)| (item, sku.as_str().to_owned())).collect()
+        let items = read_items(text.as_bytes(), ItemMapBuilder::default()).expect("a good mapping").finish();
+        items.iter().map(|(item, sku)| (item.to_owned(), sku.to_owned())).collect()
     }
 
     fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -150,12 +169,18 @@ mod tests {
         assert_eq!(read(""), []);
     }
 
+    /// The bad lines of a mapping, as `line: why`.
+    fn bad(bytes: &[u8]) -> Vec<String> {
+        match read_items(bytes, ItemMapBuilder::default()) {
+            Err(BadItems::Rows(rows)) => rows.iter().map(|row| format!("{}: {}", row.line, row.message)).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn every_bad_line_is_named() {
-        let bad = read_items(b"item,sku\n1,A\n2\n3,A,B\n4,\n,A\n1,B\n1,A\n5,\"A\n6,\"A\"B\nitem,sku\n");
-        let bad: Vec<String> = bad.expect_err("bad lines").iter().map(|b| format!("{}: {}", b.line, b.message)).collect();
         assert_eq!(
-            bad,
+            bad(b"item,sku\n1,A\n2\n3,A,B\n4,\n,A\n1,B\n1,A\n5,\"A\n6,\"A\"B\nitem,sku\n"),
             [
                 "3: expected two columns, the platform's item id and the SKU, found 1",
                 "4: expected two columns, the platform's item id and the SKU, found 3",
@@ -166,7 +191,29 @@ mod tests {
                 "10: a quoted field goes on after its closing quote",
             ]
         );
-        assert_eq!(read_items(b"1,A\n2,\xff\n"), Err(vec![BadRow { line: 2, message: "not UTF-8 text".to_owned() }]));
+    }
+
+    #[test]
+    fn what_is_no_table_is_not_read_to_its_end() {
+        assert_eq!(
+            bad(b"1,A\n2\n3,\xff\n4\n"),
+            ["2: expected two columns, the platform's item id and the SKU, found 1", "3: not UTF-8 text"]
+        );
+        let endless = format!("1,A\n{}\n2\n", "x".repeat(limits::ITEMS_LINE_MAX_BYTES));
+        assert_eq!(bad(endless.as_bytes()), ["2: the line is longer than 4096 bytes"]);
+        let another_file = bad("not a table\n".repeat(1000).as_bytes());
+        assert_eq!(another_file.len(), limits::ITEMS_BAD_LINES_TOLD + 1);
+        assert_eq!(
+            another_file.last().map(String::as_str),
+            Some("101: and there are more bad lines: is it the right file?")
+        );
+    }
+
+    #[test]
+    fn the_longest_ids_fit_a_line() {
+        let (item, sku) = ("\"".repeat(limits::NAME_MAX_BYTES), "é".repeat(limits::NAME_MAX_BYTES / 2));
+        let line = format!("\"{}\",\"{sku}\"\r\n", item.replace('"', "\"\""));
+        assert_eq!(read(&line), pairs(&[(item.as_str(), sku.as_str())]));
     }
 
     proptest! {
@@ -179,7 +226,7 @@ mod tests {
 
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>) {
-            drop(read_items(&bytes));
+            drop(read_items(bytes.as_slice(), ItemMapBuilder::default()));
         }
     }
 }

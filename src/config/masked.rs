@@ -1,6 +1,5 @@
 //! The resolved configuration as TOML, with every secret as `***`: what `check` shows.
 
-use std::collections::BTreeMap;
 use std::fmt::{self, Display, Write};
 
 use serde_json::Value;
@@ -76,7 +75,7 @@ fn source_table(out: &mut String, source: &SourceConfig) -> fmt::Result {
     }
     match source.items.len() {
         0 => {}
-        n if n <= ITEMS_SHOWN => writeln!(out, "items = {}", inline(&source.items))?,
+        n if n <= ITEMS_SHOWN => writeln!(out, "items = {}", inline(source.items.iter()))?,
         n => writeln!(out, "# {n} items are mapped")?,
     }
     if !source.secrets.is_empty() {
@@ -136,8 +135,9 @@ fn array<T: Display>(values: &[T]) -> String {
     format!("[{}]", values.join(", "))
 }
 
-fn inline<T: Display>(map: &BTreeMap<String, T>) -> String {
-    let pairs: Vec<String> = map.iter().map(|(key, value)| format!("{} = {}", bare_or_quoted(key), quoted(value))).collect();
+fn inline<K: AsRef<str>, V: Display>(pairs: impl IntoIterator<Item = (K, V)>) -> String {
+    let shown = |(key, value): (K, V)| format!("{} = {}", bare_or_quoted(key.as_ref()), quoted(value));
+    let pairs: Vec<String> = pairs.into_iter().map(shown).collect();
     format!("{{ {} }}", pairs.join(", "))
 }
 

@@ -24,6 +24,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -53,7 +54,7 @@ pub use checked::{
     ApiConfig, Checked, Limits, LogConfig, LogFormat, LogLevel, Retention, SourceConfig, StoreConfig, TlsChoice,
     WarehouseConfig,
 };
-pub use items::{BadRow, read_items};
+pub use items::{BadItems, BadRow, read_items};
 pub use masked::masked;
 pub use raw::{FIXED_KEYS, Shape, unknown_variables, variable};
 pub use secret::read_secret;
@@ -268,19 +269,48 @@ fn read_text(path: &Path) -> Result<String, (Option<usize>, String)> {
     })
 }
 
-/// A whole regular file, or why not, in words. Nothing else is opened: a pipe would block, a device would not end.
-fn read_capped(path: &Path, at_most: u64) -> Result<Vec<u8>, String> {
+/// A regular file that is read up to a bound.
+struct Capped {
+    file: std::io::Take<File>,
+    /// Its size when it was opened.
+    bytes: u64,
+    at_most: u64,
+}
+
+/// Fails, too, when the file turns out to be larger than the bound: it may grow while it is read.
+impl Read for Capped {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        if self.file.limit() == 0 && !buffer.is_empty() {
+            return Err(std::io::Error::other(too_large(self.at_most)));
+        }
+        Ok(read)
+    }
+}
+
+/// Open a regular file, or say why not, in words. Nothing else is opened: a pipe would block, a device would not end.
+fn open_capped(path: &Path, at_most: u64) -> Result<Capped, String> {
     let meta = std::fs::metadata(path).map_err(|e| in_words(&e))?;
     if !meta.is_file() {
         return Err("it is not a regular file".to_owned());
     }
-    let file = std::fs::File::open(path).map_err(|e| in_words(&e))?;
-    let mut bytes = Vec::new();
-    file.take(at_most.saturating_add(1)).read_to_end(&mut bytes).map_err(|e| in_words(&e))?;
-    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > at_most {
-        return Err(format!("it is larger than {}", units::size_text(at_most)));
+    if meta.len() > at_most {
+        return Err(too_large(at_most));
     }
+    let file = File::open(path).map_err(|e| in_words(&e))?;
+    Ok(Capped { file: file.take(at_most.saturating_add(1)), bytes: meta.len(), at_most })
+}
+
+/// A whole regular file, or why not, in words.
+fn read_capped(path: &Path, at_most: u64) -> Result<Vec<u8>, String> {
+    let mut file = open_capped(path, at_most)?;
+    let mut bytes = Vec::with_capacity(usize::try_from(file.bytes).unwrap_or(0));
+    file.read_to_end(&mut bytes).map_err(|e| in_words(&e))?;
     Ok(bytes)
+}
+
+fn too_large(at_most: u64) -> String {
+    format!("it is larger than {}", units::size_text(at_most))
 }
 
 fn in_words(error: &std::io::Error) -> String {

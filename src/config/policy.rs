@@ -11,7 +11,7 @@ pub(super) fn of(checked: &Checked) -> Policy {
             api: source.api.is_some(),
             warehouse: source.warehouse.clone(),
             locations: source.locations.clone(),
-            items: source.items.clone(),
+            items: Some(source.items.name()).filter(|items| items.count > 0).cloned(),
         };
         (source.id.as_str().to_owned(), policy)
     });

@@ -1,16 +1,18 @@
 //! `[source.<id>]`: the keys that all sources share. The rest of the table is the platform's.
 
 use std::collections::BTreeMap;
+use std::io::BufReader;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::items::BadItems;
 use super::secret::{Held, Many};
-use super::{Context, Findings, Located, SourceConfig, api, items, read_capped, secret};
+use super::{Context, Findings, Located, SourceConfig, api, items, open_capped, secret};
 use crate::limits;
 use crate::sources::{Kind, Source};
 use crate::stock::policy::ANY_LOCATION;
-use crate::types::{Network, Secret, Settings, Sku, SourceId, WarehouseId, closest};
+use crate::types::{ItemMap, ItemMapBuilder, Network, NotMapped, Secret, Settings, Sku, SourceId, WarehouseId, closest};
 
 /// The keys that this module reads itself, besides those of the secrets.
 const SHARED: &[&str] = &["kind", "warehouse", "locations", "items", "items_file", "allow", "api"];
@@ -145,9 +147,9 @@ fn places(
     let mapped = settings.text_map("locations").unwrap_or_default();
     for (location, name) in &mapped {
         let key = format!("locations.{location}");
-        let id = if location == ANY_LOCATION { Ok(location.clone()) } else { items::item_id(location) };
+        let id = if location == ANY_LOCATION { Ok(location.as_str()) } else { items::item_id(location) };
         match (id, WarehouseId::new(name)) {
-            (Ok(id), Ok(warehouse)) => drop(locations.insert(id, warehouse)),
+            (Ok(id), Ok(warehouse)) => drop(locations.insert(id.to_owned(), warehouse)),
             (Err(why), _) => settings.problem(&key, why),
             (_, Err(why)) => settings.problem(&key, why.to_string()),
         }
@@ -166,16 +168,17 @@ fn places(
 }
 
 /// `items` over `items_file`; one item may not be two SKUs.
-fn item_map(settings: &mut Settings, context: &Context<'_>, found: &mut Findings) -> BTreeMap<String, Sku> {
+fn item_map(settings: &mut Settings, context: &Context<'_>, found: &mut Findings) -> Arc<ItemMap> {
     let mut items = settings.text("items_file").map(|file| items_file(settings, &file, context, found)).unwrap_or_default();
     for (item, sku) in settings.text_map("items").unwrap_or_default() {
         let key = format!("items.{item}");
-        match (items::item_id(&item), Sku::new(&sku)) {
-            (Ok(id), Ok(sku)) => match items.get(&id) {
-                Some(other) if *other != sku => {
+        match (items::item_id(&item), Sku::check(&sku)) {
+            (Ok(id), Ok(sku)) => match items.insert(id, sku) {
+                Ok(()) => {}
+                Err(NotMapped::Already(other)) => {
                     settings.problem(&key, format!("is `{sku}` here and `{other}` in items_file: keep one"));
                 }
-                _ => drop(items.insert(id, sku)),
+                Err(other) => settings.problem(&key, items::not_mapped(id, sku, &other)),
             },
             (Err(why), _) => settings.problem(&key, why),
             (_, Err(why)) => settings.problem(&key, why.to_string()),
@@ -189,30 +192,39 @@ fn item_map(settings: &mut Settings, context: &Context<'_>, found: &mut Findings
         );
         settings.problem("items_file", message);
     }
-    items
+    Arc::new(items.finish())
 }
 
-fn items_file(settings: &mut Settings, file: &str, context: &Context<'_>, found: &mut Findings) -> BTreeMap<String, Sku> {
+fn items_file(settings: &mut Settings, file: &str, context: &Context<'_>, found: &mut Findings) -> ItemMapBuilder {
     let path = context.base_dir.join(file);
     let shown = path.display().to_string();
-    let bytes = match read_capped(&path, limits::ITEMS_FILE_MAX_BYTES) {
-        Ok(bytes) => bytes,
+    let cannot = |why: String| format!("{shown} cannot be read: {why}");
+    let opened = match open_capped(&path, limits::ITEMS_FILE_MAX_BYTES) {
+        Ok(opened) => opened,
         Err(why) => {
-            settings.problem("items_file", format!("{shown} cannot be read: {why}"));
-            return BTreeMap::new();
+            settings.problem("items_file", cannot(why));
+            return ItemMapBuilder::default();
         }
     };
-    items::read_items(&bytes).unwrap_or_else(|rows| {
-        for row in rows {
-            found.elsewhere(Located {
-                file: shown.clone(),
-                line: Some(row.line),
-                path: String::new(),
-                message: row.message,
-            });
+    let room = usize::try_from(opened.bytes).unwrap_or(0);
+    match items::read_items(BufReader::new(opened), ItemMapBuilder::with_room(room)) {
+        Ok(items) => items,
+        Err(BadItems::Unreadable(why)) => {
+            settings.problem("items_file", cannot(why));
+            ItemMapBuilder::default()
         }
-        BTreeMap::new()
-    })
+        Err(BadItems::Rows(rows)) => {
+            for row in rows {
+                found.elsewhere(Located {
+                    file: shown.clone(),
+                    line: Some(row.line),
+                    path: String::new(),
+                    message: row.message,
+                });
+            }
+            ItemMapBuilder::default()
+        }
+    }
 }
 
 fn check_secrets(settings: &mut Settings, held: &[Held], found: &mut Findings) {

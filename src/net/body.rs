@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::ops::Deref;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -156,9 +158,13 @@ struct Wire {
 impl Wire {
     async fn read(mut self) -> Result<Held, BodyError> {
         let timeout = self.rules.timeout;
-        let result = match tokio::time::timeout(timeout, self.gather()).await {
-            Ok(result) => result,
-            Err(_elapsed) => Err(BodyError::TimedOut),
+        let result = {
+            let mut gathering = pin!(self.gather());
+            // nearly every body is here already: no timer for it
+            match std::future::poll_fn(|cx| Poll::Ready(gathering.as_mut().poll(cx))).await {
+                Poll::Ready(result) => result,
+                Poll::Pending => tokio::time::timeout(timeout, gathering).await.unwrap_or(Err(BodyError::TimedOut)),
+            }
         };
         if result.is_err() {
             self.marks.broken.store(true, Ordering::Relaxed);

@@ -5,11 +5,16 @@
 //! backed up and shipped), and the same rules must always be the same text (a change of spelling is not a change of policy).
 //!
 //! ```text
-//! {"v":1,
+//! {"v":2,
 //!  "sources":{"<source>":{"kind":"shopify","settings":{..},"api":true,"warehouse":"main"|null,
-//!                         "locations":{"<platform's id>|*":"<warehouse>"},"items":{"<platform's id>":"<SKU>"}}},
+//!                         "locations":{"<platform's id>|*":"<warehouse>"},
+//!                         "items":{"count":100000,"parts":48,"sha256":".."}|null}},
 //!  "warehouses":{"<warehouse>":{"authority":["<source>"],"low":"5"|null}}}
 //! ```
+//!
+//! Items are named, not listed: a mapping may be megabytes, and this text is compared, kept and written often. The parts of
+//! a mapping stand in the journal before the first policy that names it, and in the state for as long as the policy in force
+//! names it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,10 +22,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::types::{Sku, WarehouseId};
+use crate::types::{ItemMapDigest, ItemMapRef, WarehouseId};
 
 /// The version of the text's form. A reader refuses another one: guessing a rule would change numbers silently.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The key of [`SourcePolicy::locations`] that stands for every location without a line of its own.
 pub const ANY_LOCATION: &str = "*";
@@ -62,9 +67,9 @@ pub struct SourcePolicy {
     /// The platform's location ids, verbatim; [`ANY_LOCATION`] for those not listed.
     #[serde(default)]
     pub locations: BTreeMap<String, WarehouseId>,
-    /// The platform's item ids, verbatim.
+    /// The platform's item ids, verbatim, and our SKUs: which mapping of them. `None`: none is mapped.
     #[serde(default)]
-    pub items: BTreeMap<String, Sku>,
+    pub items: Option<ItemMapRef>,
 }
 
 impl SourcePolicy {
@@ -107,6 +112,11 @@ impl Policy {
         value.to_string()
     }
 
+    /// The item mappings that it names, each once.
+    pub fn item_maps(&self) -> BTreeMap<ItemMapDigest, &ItemMapRef> {
+        self.sources.values().filter_map(|source| source.items.as_ref()).map(|items| (items.sha256, items)).collect()
+    }
+
     /// Read a policy back.
     pub fn from_json(text: &str) -> Result<Self, BadPolicy> {
         #[derive(Deserialize)]
@@ -139,7 +149,7 @@ mod tests {
             api: true,
             warehouse: None,
             locations: BTreeMap::from([("53716844710".to_owned(), warehouse("east")), ("*".to_owned(), warehouse("main"))]),
-            items: BTreeMap::from([("271878346596884015".to_owned(), Sku::new("SKU-1").expect("a valid SKU"))]),
+            items: Some(ItemMapRef { count: 1, parts: 1, sha256: [0xab; 32] }),
         };
         let main = WarehousePolicy { authority: vec!["shop".to_owned()], low: Some("2.5".to_owned()) };
         Policy {
@@ -154,7 +164,7 @@ mod tests {
         // Journals hold this text: changing it needs a new version.
         assert_eq!(
             sample().to_canonical(),
-            r#"{"sources":{"shop":{"api":true,"items":{"271878346596884015":"SKU-1"},"kind":"shopify","locations":{"*":"main","53716844710":"east"},"settings":{"alpha":"x","zeta":{"a":[true,2.5],"b":1}},"warehouse":null}},"v":1,"warehouses":{"east":{"authority":[],"low":null},"main":{"authority":["shop"],"low":"2.5"}}}"#
+            r#"{"sources":{"shop":{"api":true,"items":{"count":1,"parts":1,"sha256":"abababababababababababababababababababababababababababababababab"},"kind":"shopify","locations":{"*":"main","53716844710":"east"},"settings":{"alpha":"x","zeta":{"a":[true,2.5],"b":1}},"warehouse":null}},"v":2,"warehouses":{"east":{"authority":[],"low":null},"main":{"authority":["shop"],"low":"2.5"}}}"#
         );
     }
 
@@ -166,22 +176,25 @@ mod tests {
 
     #[test]
     fn what_a_policy_leaves_out_has_one_meaning() {
-        let brief = r#"{"v":1,"sources":{"shop":{"kind":"shopify"}},"warehouses":{"main":{}}}"#;
+        let brief = r#"{"v":2,"sources":{"shop":{"kind":"shopify"}},"warehouses":{"main":{}}}"#;
         let policy = Policy::from_json(brief).expect("a policy");
         assert_eq!(
             policy.to_canonical(),
-            r#"{"sources":{"shop":{"api":false,"items":{},"kind":"shopify","locations":{},"settings":{},"warehouse":null}},"v":1,"warehouses":{"main":{"authority":[],"low":null}}}"#
+            r#"{"sources":{"shop":{"api":false,"items":null,"kind":"shopify","locations":{},"settings":{},"warehouse":null}},"v":2,"warehouses":{"main":{"authority":[],"low":null}}}"#
         );
         assert_eq!(Policy::from_json(&Policy::default().to_canonical()), Ok(Policy::default()));
     }
 
     #[test]
     fn another_version_or_an_unknown_rule_is_refused() {
-        let text = r#"{"v":2,"sources":{},"warehouses":{},"pools":{}}"#;
+        let text = r#"{"v":3,"sources":{},"warehouses":{},"pools":{}}"#;
         let refused = Policy::from_json(text).expect_err("another version").to_string();
-        assert_eq!(refused, "not a policy: version 2 is of another release; this one reads version 1");
-        assert!(Policy::from_json(r#"{"v":1,"sources":{},"warehouses":{},"pools":{}}"#).is_err());
-        assert!(Policy::from_json(r#"{"v":1,"sources":{},"warehouses":{"Main Hall":1}}"#).is_err());
+        assert_eq!(refused, "not a policy: version 3 is of another release; this one reads version 2");
+        assert!(Policy::from_json(r#"{"v":2,"sources":{},"warehouses":{},"pools":{}}"#).is_err());
+        assert!(
+            Policy::from_json(r#"{"v":2,"sources":{"shop":{"kind":"shopify","items":{"1":"A"}}},"warehouses":{}}"#).is_err()
+        );
+        assert!(Policy::from_json(r#"{"v":2,"sources":{},"warehouses":{"Main Hall":1}}"#).is_err());
         assert!(Policy::from_json("").is_err());
     }
 

@@ -4,7 +4,7 @@
 
 use crate::time::Timestamp;
 use crate::types::{
-    Decision, Delivery, DeliveryKey, FetchFailed, Fetched, HeaderList, Need, Quantity, Record, RecordBody, Stamp,
+    Decision, Delivery, DeliveryKey, FetchFailed, Fetched, HeaderList, ItemsPart, Need, Quantity, Record, RecordBody, Stamp,
 };
 
 use super::StoreError;
@@ -313,6 +313,9 @@ pub fn encode_record(record: &Record<'_>) -> Vec<u8> {
         RecordBody::Policy(json) => {
             w.u8(4).time(record.at).text(json);
         }
+        RecordBody::Items(items) => {
+            w.u8(6).time(record.at).raw(&items.map).count(u64::from(items.part)).text(items.lines);
+        }
         RecordBody::Decision(decision) => {
             w.u8(5).time(record.at);
             match decision {
@@ -380,6 +383,7 @@ fn body_length(body: &RecordBody<'_>) -> usize {
         }
         RecordBody::Fetched(f) => f.body.len(),
         RecordBody::Policy(json) => json.len(),
+        RecordBody::Items(items) => items.lines.len(),
         RecordBody::FetchFailed(_) | RecordBody::Decision(_) => 0,
     }
 }
@@ -418,6 +422,7 @@ pub fn decode_record(bytes: &[u8]) -> Result<Record<'_>, StoreError> {
             },
             other => return Err(StoreError::Row(format!("decision {other} is not known"))),
         }),
+        6 => RecordBody::Items(ItemsPart { map: r.array("map")?, part: r.small("part")?, lines: r.text("lines")? }),
         other => return Err(StoreError::Row(format!("record kind {other} is not known"))),
     };
     r.end("record")?;
@@ -484,6 +489,7 @@ mod tests {
             }),
             RecordBody::FetchFailed(FetchFailed { source: "bsale", need, answers: 1, cause: "gone" }),
             RecordBody::Policy("{}"),
+            RecordBody::Items(ItemsPart { map: [7; 32], part: 300, lines: "1\tA\n" }),
             RecordBody::Decision(Decision::RetryDead(5)),
             RecordBody::Decision(Decision::DropDead(u64::MAX)),
             RecordBody::Decision(Decision::MapItem { source: "s", item: "1", sku: "A" }),

@@ -23,7 +23,7 @@ use self::disk::{Disk, RealDisk};
 pub use self::recover::{open_state, open_state_on};
 
 /// Version of both files' forms. A file with a higher one is refused: an older program must not guess.
-pub const SCHEMA_VERSION: u64 = 1;
+pub const SCHEMA_VERSION: u64 = 2;
 
 /// What can go wrong with the store.
 #[derive(Debug)]

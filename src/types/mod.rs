@@ -11,9 +11,11 @@
 //! | stamp | [`Stamp`] | the order of facts: version, then source time, then arrival |
 //! | need | [`Need`] | something that must be fetched from the platform's API |
 //! | record | [`Record`] | one entry of the journal |
+//! | item map | [`ItemMap`] | a platform's item ids and our SKUs, compact |
 //! | network | [`Network`] | an address or a range of addresses, for address lists |
 
 mod fact;
+mod items;
 mod message;
 mod name;
 mod network;
@@ -23,10 +25,11 @@ mod secret;
 mod settings;
 
 pub use fact::{Change, Fact, Item, Measure, Need, Observation, Place, Said, Stamp, Standing, Unreadable};
+pub use items::{ItemMap, ItemMapBuilder, ItemMapDigest, ItemMapRef, ItemMaps, NotMapped, PartsDigest};
 pub use message::{HeaderList, Headers, Identity, Message, decode_component, query_value};
 pub use name::{BadName, Seq, Sku, SourceId, WarehouseId};
 pub use network::{BadNetwork, Network};
 pub use quantity::{BadQuantity, Quantity};
-pub use record::{Decision, Delivery, DeliveryKey, FetchFailed, Fetched, Record, RecordBody};
+pub use record::{Decision, Delivery, DeliveryKey, FetchFailed, Fetched, ItemsPart, Record, RecordBody};
 pub use secret::Secret;
 pub use settings::{Problem, Settings, closest};

@@ -85,19 +85,26 @@ id!(
     Sku, "SKU", checked_sku
 );
 
-fn checked_sku(what: &'static str, text: &str) -> Result<Arc<str>, BadName> {
-    let trimmed = text.trim();
-    let bad = |why| Err(BadName { what, text: trimmed.chars().take(60).collect(), why });
-    if trimmed.is_empty() {
-        return bad("it is empty");
+impl Sku {
+    /// Check a text and trim it: what [`Sku::new`] takes, without a copy.
+    pub fn check(text: &str) -> Result<&str, BadName> {
+        let trimmed = text.trim();
+        let bad = |why| Err(BadName { what: "SKU", text: trimmed.chars().take(60).collect(), why });
+        if trimmed.is_empty() {
+            return bad("it is empty");
+        }
+        if trimmed.len() > NAME_MAX_BYTES {
+            return bad("it is longer than 255 bytes");
+        }
+        if trimmed.chars().any(char::is_control) {
+            return bad("it holds a control character");
+        }
+        Ok(trimmed)
     }
-    if trimmed.len() > NAME_MAX_BYTES {
-        return bad("it is longer than 255 bytes");
-    }
-    if trimmed.chars().any(char::is_control) {
-        return bad("it holds a control character");
-    }
-    Ok(Arc::from(trimmed))
+}
+
+fn checked_sku(_what: &'static str, text: &str) -> Result<Arc<str>, BadName> {
+    Sku::check(text).map(Arc::from)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use crate::time::Timestamp;
 
-use super::{HeaderList, Need, Seq};
+use super::{HeaderList, ItemMapDigest, Need, Seq};
 
 /// One entry of the journal, borrowed from its bytes. `store::codec` writes and reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +22,11 @@ pub enum RecordBody<'a> {
     Fetched(Fetched<'a>),
     /// A fetch that was given up.
     FetchFailed(FetchFailed<'a>),
-    /// The part of the configuration that decides what deliveries mean (canonical JSON, without secrets).
+    /// The part of the configuration that decides what deliveries mean (canonical JSON, without secrets). It names its item
+    /// mappings; their parts come before it.
     Policy(&'a str),
+    /// Items of a mapping that a policy is about to name.
+    Items(ItemsPart<'a>),
     /// What a person decided.
     Decision(Decision<'a>),
 }
@@ -87,6 +90,18 @@ pub struct FetchFailed<'a> {
     pub answers: Seq,
     /// Why, in a sentence.
     pub cause: &'a str,
+}
+
+/// One part of an item mapping: a mapping of 100,000 items in one record would be held several times at once by whoever writes
+/// it and whoever reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ItemsPart<'a> {
+    /// Which mapping.
+    pub map: ItemMapDigest,
+    /// 0, 1, 2, ...
+    pub part: u32,
+    /// Its lines, as [`super::ItemMap::parts`] gives them.
+    pub lines: &'a str,
 }
 
 /// What a person decided through the admin API.

@@ -13,6 +13,7 @@ mod durability;
 mod gateway;
 mod hostile;
 mod http;
+mod items;
 mod load;
 mod lockfile;
 mod operator;

@@ -185,7 +185,7 @@ async fn a_rival_is_told_that_it_has_no_authority_where_a_list_says_so() {
     let world = World::new();
     world.say_under("shop", "main", "A-1", count("9"), 2, &["shop"]);
     world.say_under("wms", "main", "A-1", count("12"), 3, &["shop"]);
-    let policy = r#"{"v":1,"sources":{},"warehouses":{"main":{"authority":["shop"]}}}"#;
+    let policy = r#"{"v":2,"sources":{},"warehouses":{"main":{"authority":["shop"]}}}"#;
     policy.clone_into(&mut world.state.write().expect("not poisoned").meta.policy);
     let json = world.get("/api/v1/explain/main/A-1").await.json();
     assert_eq!(json["history"][0]["why"], "wms has no authority here");

@@ -42,7 +42,7 @@ fn a_source_is_read_to_the_last_key() {
     assert_eq!((shop.id.as_str(), shop.kind.name, shop.secrets.len()), ("shop", "signed", 1));
     assert_eq!(shop.adapter.horizon(), Duration::from_secs(600), "the platform got its own settings");
     assert_eq!(shop.locations.get("53716844710").map(WarehouseId::as_str), Some("east"));
-    assert_eq!(shop.items.get("271878346596884015").map(crate::types::Sku::as_str), Some("SKU-1"));
+    assert_eq!(shop.items.get("271878346596884015"), Some("SKU-1"));
     assert_eq!((feed.warehouse.as_ref().map(WarehouseId::as_str), feed.allow.len()), (Some("main"), 3));
     assert!(feed.token.is_some() && feed.secrets.is_empty() && feed.api.is_none());
 
@@ -70,9 +70,9 @@ fn the_policy_is_what_deliveries_mean_and_nothing_else() {
     assert_eq!(
         checked(SHOP).policy.to_canonical(),
         concat!(
-            r#"{"sources":{"feed":{"api":false,"items":{},"kind":"unsigned","locations":{},"settings":{},"warehouse":"main"},"#,
-            r#""shop":{"api":false,"items":{"271878346596884015":"SKU-1"},"kind":"signed","locations":{"*":"main","53716844710":"east"},"#,
-            r#""settings":{"map":{"sku":"/sku"},"tolerance":"10m","topics":["b","a"]},"warehouse":null}},"v":1,"#,
+            r#"{"sources":{"feed":{"api":false,"items":null,"kind":"unsigned","locations":{},"settings":{},"warehouse":"main"},"#,
+            r#""shop":{"api":false,"items":{"count":1,"parts":1,"sha256":"6c553c8d1cd2f8f42a2b28fd8a187673c6f304e0fdab722ea8ec4a0cf27339bf"},"kind":"signed","locations":{"*":"main","53716844710":"east"},"#,
+            r#""settings":{"map":{"sku":"/sku"},"tolerance":"10m","topics":["b","a"]},"warehouse":null}},"v":2,"#,
             r#""warehouses":{"east":{"authority":[],"low":null},"main":{"authority":["shop","feed"],"low":"2.5"}}}"#
         )
     );
@@ -132,7 +132,7 @@ fn flag_beats_environment_beats_file_beats_default() {
     assert_eq!((checked.log.level, checked.log.format), (LogLevel::Trace, LogFormat::Json));
     assert_eq!(checked.listen.to_string(), "[::]:443");
     assert_eq!((checked.limits.queue_records, checked.retention.bytes), (20, 2 << 30));
-    assert_eq!(checked.store.checkpoint, Duration::from_secs(5), "an empty variable counts as unset");
+    assert_eq!(checked.store.checkpoint, crate::limits::CHECKPOINT_PERIOD, "an empty variable counts as unset");
     assert_eq!(checked.data_dir, PathBuf::from("/srv"));
     assert_eq!(checked.tls, TlsChoice::SelfMade { names: vec!["a.example".to_owned(), "192.0.2.1".to_owned()] });
     assert_eq!(lines(&warned), [] as [&str; 0]);

@@ -1,5 +1,7 @@
 //! Facts on their way to positions: which SKU, which warehouse, what changes, and what waits until a mapping exists.
 
+use std::borrow::Cow;
+
 use super::rules::SourceRules;
 use super::step::{Folder, Tally, clip};
 use crate::limits::FACTS_PER_RECORD;
@@ -135,7 +137,7 @@ impl Folder {
         state: &mut State,
         origin: &Origin<'_>,
         parked: &ParkedFact,
-        sku: &Sku,
+        sku: &str,
         warehouse: u16,
         tally: &mut Tally,
     ) -> Result<bool, StoreError> {
@@ -150,7 +152,7 @@ impl Folder {
             by_content: parked.by_content,
             heard: origin.at,
         };
-        let key = PositionKey { warehouse, sku: sku.as_str().into() };
+        let key = PositionKey { warehouse, sku: sku.into() };
         let rules = self.rules.warehouse(warehouse);
         let mut position = state.position(&key)?.unwrap_or_default();
         let Ok((outcome, equal)) = position.apply(&incoming, &rules.authority) else {
@@ -164,7 +166,7 @@ impl Folder {
                 position.last_change = state.append_audit(&NewEntry {
                     at: origin.at,
                     warehouse,
-                    sku: sku.as_str(),
+                    sku,
                     before,
                     after,
                     rule,
@@ -207,14 +209,18 @@ impl Folder {
     }
 
     /// The SKU of a fact's item: `Err(None)` not known yet, `Err(Some)` what it has cannot be one.
-    fn sku(state: &mut State, source: &SourceRules, fact: &Fact) -> Result<Result<Sku, Option<String>>, StoreError> {
-        if let Some(sku) = source.items.get(&*fact.item.id) {
-            return Ok(Ok(sku.clone()));
+    fn sku<'a>(
+        state: &mut State,
+        source: &'a SourceRules,
+        fact: &'a Fact,
+    ) -> Result<Result<Cow<'a, str>, Option<String>>, StoreError> {
+        if let Some(sku) = source.items.get(&fact.item.id) {
+            return Ok(Ok(Cow::Borrowed(sku)));
         }
         if let Some(text) = &fact.item.sku {
-            return Ok(Sku::new(text).map_err(|bad| Some(bad.to_string())));
+            return Ok(Sku::check(text).map(Cow::Borrowed).map_err(|bad| Some(bad.to_string())));
         }
-        Ok(state.item(source.number, &fact.item.id)?.ok_or(None))
+        Ok(state.item(source.number, &fact.item.id)?.map(|sku| Cow::Owned(sku.as_str().to_owned())).ok_or(None))
     }
 
     /// The warehouses a fact is about, or the location that has none.
@@ -222,7 +228,7 @@ impl Folder {
         state: &mut State,
         source: &SourceRules,
         fact: &Fact,
-        sku: &Sku,
+        sku: &str,
     ) -> Result<Result<Vec<u16>, String>, StoreError> {
         match &fact.place {
             Place::Default => Ok(source.warehouse.map(|w| vec![w]).ok_or_else(|| "(none named)".to_owned())),
@@ -238,7 +244,7 @@ impl Folder {
             Place::Everywhere => {
                 let mut reported = Vec::new();
                 for warehouse in source.all_warehouses() {
-                    let position = state.position(&PositionKey { warehouse, sku: sku.as_str().into() })?;
+                    let position = state.position(&PositionKey { warehouse, sku: sku.into() })?;
                     if position.is_some_and(|p| p.reports.iter().any(|r| r.source == source.number)) {
                         reported.push(warehouse);
                     }
@@ -360,7 +366,7 @@ impl Folder {
             RecordBody::FetchFailed(f) => {
                 (Ok(vec![Observation::Fetch(f.need.clone())]), format!("fetch {}", f.need.key), record, 0)
             }
-            RecordBody::Policy(_) | RecordBody::Decision(_) => return Ok(()),
+            RecordBody::Policy(_) | RecordBody::Items(_) | RecordBody::Decision(_) => return Ok(()),
         };
         let origin =
             Origin { source, record, at, arrival, label: &label, digest, by_content: false, first_part, fetched: true };
@@ -409,18 +415,14 @@ fn ignored_row(origin: &Origin<'_>, label: &str, change: Change, reason: Ignored
 /// Note beside a position that a delivery about it was a repeat; what has no position yet is not noted.
 pub(super) fn note_ignored(state: &mut State, origin: &Origin<'_>, fact: &Fact, reason: Ignored) -> Result<(), StoreError> {
     let source = origin.source;
-    let sku = match (source.items.get(&*fact.item.id), &fact.item.sku) {
-        (Some(sku), _) => Some(sku.clone()),
-        (None, Some(text)) => Sku::new(text).ok(),
-        (None, None) => state.item(source.number, &fact.item.id)?,
-    };
+    let sku = Folder::sku(state, source, fact)?.ok();
     let warehouse = match &fact.place {
         Place::Default => source.warehouse,
         Place::At(location) => source.locations.get(&**location).or_else(|| source.locations.get("*")).copied(),
         Place::Everywhere => None,
     };
     let (Some(sku), Some(warehouse)) = (sku, warehouse) else { return Ok(()) };
-    let key = PositionKey { warehouse, sku: sku.as_str().into() };
+    let key = PositionKey { warehouse, sku: (*sku).into() };
     let Some(mut position) = state.position(&key)? else { return Ok(()) };
     let row = ignored_row(origin, origin.label, fact.change, reason, position.last_ignored);
     position.last_ignored = state.append_ignored(&row);

@@ -25,7 +25,7 @@ use crate::store::journal::{Batch, Journal};
 use crate::store::rows::Names;
 use crate::store::state::{SharedState, State};
 use crate::time;
-use crate::types::Seq;
+use crate::types::{ItemMaps, Seq};
 
 enum Message {
     Batch(Batch),
@@ -112,13 +112,14 @@ impl FoldHandle {
 /// A fold that is ready to start: its handle exists before its thread, because the journal's writer needs it first.
 pub struct Fold {
     handle: FoldHandle,
+    items: ItemMaps,
     queue: Receiver<Message>,
     progress: watch::Sender<Seq>,
 }
 
 impl Fold {
-    /// Prepare.
-    pub fn new(state: &SharedState) -> Self {
+    /// Prepare. `items`: the mappings that the configuration holds.
+    pub fn new(state: &SharedState, items: ItemMaps) -> Self {
         let (queue, receive) = sync_channel(FOLD_QUEUE_BATCHES);
         let cursor = state.read().unwrap_or_else(PoisonError::into_inner).meta.cursor;
         let (progress, folded) = watch::channel(cursor);
@@ -126,7 +127,7 @@ impl Fold {
         let queued_bytes = Arc::new(AtomicUsize::new(0));
         let stuck = Arc::new(AtomicBool::new(false));
         let handle = FoldHandle { queue, queued_bytes, alive, stuck, durable, folded };
-        Self { handle, queue: receive, progress }
+        Self { handle, items, queue: receive, progress }
     }
 
     /// The way to it.
@@ -138,7 +139,15 @@ impl Fold {
     pub fn start(self, state: SharedState, journal: Journal, period: Duration) -> std::io::Result<JoinHandle<()>> {
         let counted_from = journal.head();
         std::thread::Builder::new().name("fold".to_owned()).spawn(move || {
-            let folder = Folder::new(&mut state.write().unwrap_or_else(PoisonError::into_inner));
+            let folder = Folder::new(&mut state.write().unwrap_or_else(PoisonError::into_inner), self.items);
+            let folder = match folder {
+                Ok(folder) => folder,
+                Err(error) => {
+                    tracing::error!(%error, "the fold cannot start");
+                    self.handle.alive.store(false, Ordering::Release);
+                    return;
+                }
+            };
             let worker = Worker {
                 state,
                 journal,
@@ -161,7 +170,7 @@ impl Fold {
 
 /// Fold the journal into a state of one's own, up to a record, with a checkpoint at the end. The cursor it ended at.
 pub fn refold(journal: &Journal, state: &mut State, to: Seq) -> Result<Seq, StoreError> {
-    let mut folder = Folder::new(state);
+    let mut folder = Folder::new(state, ItemMaps::default())?;
     let mut tally = Tally::default();
     loop {
         let records = journal.read(state.meta.cursor + 1, FOLD_STEP_RECORDS, JOURNAL_BATCH_BYTES)?;
@@ -426,10 +435,19 @@ fn report(tally: &Tally, sources: &Names) {
             "a known delivery id came with another body: kept as a dead letter, not applied"
         );
     }
+    for record in &tally.unusable_policies {
+        tracing::error!(
+            record,
+            "a configuration names items that are not in the journal any more: the one before it stays in force until the \
+             next start or reload"
+        );
+    }
     for (source, cause, detail) in &tally.dead {
         tracing::info!(source, cause = cause.as_str(), detail, "dead letter");
     }
 }
 
+#[cfg(test)]
+mod items_tests;
 #[cfg(test)]
 mod tests;

@@ -1,12 +1,38 @@
 //! The policy, compiled: adapters, mappings, authority, by number.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::sources::{self, Source};
 use crate::stock::policy::{Policy, SourcePolicy};
+use crate::store::StoreError;
 use crate::store::state::State;
-use crate::types::{Quantity, Settings, Sku, WarehouseId};
+use crate::types::{ItemMap, ItemMapDigest, ItemMaps, Quantity, Settings, WarehouseId};
+
+/// The item mappings that a policy names.
+pub(super) type PolicyMaps = BTreeMap<ItemMapDigest, Arc<ItemMap>>;
+
+/// Find the mappings that a policy names: those in use are shared, others are built from the state. `None` when the state does
+/// not hold one of them. With a policy that is new also what is in use must have come through the journal: what the fold makes
+/// of a journal must not depend on who else holds its items.
+pub(super) fn find_maps(
+    policy: &Policy,
+    new: bool,
+    state: &State,
+    in_use: &ItemMaps,
+) -> Result<Option<PolicyMaps>, StoreError> {
+    let mut maps = PolicyMaps::new();
+    for (digest, name) in policy.item_maps() {
+        let map = match in_use.get(name) {
+            Some(map) => (!new || state.has_item_map(name)?).then_some(map),
+            None => state.item_map(name)?.map(|map| in_use.share(Arc::new(map))),
+        };
+        let Some(map) = map else { return Ok(None) };
+        maps.insert(digest, map);
+    }
+    Ok(Some(maps))
+}
 
 /// How one source is folded.
 pub(super) struct SourceRules {
@@ -17,7 +43,7 @@ pub(super) struct SourceRules {
     pub(super) api: bool,
     pub(super) warehouse: Option<u16>,
     pub(super) locations: BTreeMap<String, u16>,
-    pub(super) items: BTreeMap<String, Sku>,
+    pub(super) items: Arc<ItemMap>,
 }
 
 /// Whose word counts in one warehouse, and what is low.
@@ -38,7 +64,7 @@ pub(super) struct Rules {
 
 impl Rules {
     /// Compile a policy; names that are new get their numbers, in the policy's order.
-    pub(super) fn compile(policy: &Policy, state: &mut State) -> Self {
+    pub(super) fn compile(policy: &Policy, maps: &PolicyMaps, state: &mut State) -> Self {
         let mut rules = Self::default();
         for name in policy.sources.keys() {
             state.source_number(name);
@@ -51,7 +77,7 @@ impl Rules {
         }
         for (name, source) in &policy.sources {
             // a kind that this program does not know is a source without rules: its deliveries become dead letters
-            let Some(compiled) = SourceRules::compile(name, source, state) else { continue };
+            let Some(compiled) = SourceRules::compile(name, source, maps, state) else { continue };
             rules.window = rules.window.max(compiled.adapter.horizon());
             rules.sources.insert(name.clone(), compiled);
         }
@@ -65,7 +91,7 @@ impl Rules {
 }
 
 impl SourceRules {
-    fn compile(name: &str, policy: &SourcePolicy, state: &mut State) -> Option<Self> {
+    fn compile(name: &str, policy: &SourcePolicy, maps: &PolicyMaps, state: &mut State) -> Option<Self> {
         let kind = sources::kind(&policy.kind)?;
         let mut settings = Settings::new("", policy.settings.clone());
         let adapter = (kind.build)(&mut settings);
@@ -79,7 +105,7 @@ impl SourceRules {
             api: policy.api,
             warehouse,
             locations,
-            items: policy.items.clone(),
+            items: policy.items.as_ref().and_then(|name| maps.get(&name.sha256)).cloned().unwrap_or_default(),
         })
     }
 

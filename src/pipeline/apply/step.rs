@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::facts::{Origin, answered_part, bounded, note_ignored};
-use super::rules::Rules;
+use super::rules::{Rules, find_maps};
 use crate::limits::{CAUSE_MAX_BYTES, PAGE_ROWS_MAX};
 use crate::metrics::DeliveryResult;
 use crate::stock::level::{Ignored, Outcome};
@@ -15,7 +15,7 @@ use crate::store::rows::{Cause, DeadLetter, Remains};
 use crate::store::state::{NewEntry, State};
 use crate::time::Timestamp;
 use crate::types::{
-    Decision, Delivery, DeliveryKey, FetchFailed, Fetched, Message, Observation, Quantity, RecordBody, Seq, Sku,
+    Decision, Delivery, DeliveryKey, FetchFailed, Fetched, ItemMaps, Message, Observation, Quantity, RecordBody, Seq, Sku,
 };
 
 /// What a step did, for metrics and the log; never read by the fold.
@@ -31,6 +31,8 @@ pub struct Tally {
     pub conflicts: Vec<(String, String, Seq)>,
     /// Dead letters made: (source, cause, detail).
     pub dead: Vec<(String, Cause, String)>,
+    /// Policies that name items which are not in the journal: the one before stays in force.
+    pub unusable_policies: Vec<Seq>,
 }
 
 impl Tally {
@@ -46,13 +48,21 @@ impl Tally {
 /// The fold of one journal: the rules in force and the state they act on.
 pub struct Folder {
     pub(super) rules: Rules,
+    items: ItemMaps,
 }
 
 impl Folder {
-    /// Go on where the state stands.
-    pub fn new(state: &mut State) -> Self {
-        let policy = Policy::from_json(&state.meta.policy).unwrap_or_default();
-        Self { rules: Rules::compile(&policy, state) }
+    /// Go on where the state stands. `items`: the mappings that somebody else holds already. Fails when the state's policy is
+    /// of a form that this program does not know: folding without it would change numbers silently.
+    pub fn new(state: &mut State, items: ItemMaps) -> Result<Self, StoreError> {
+        let mut policy = Policy::default();
+        if !state.meta.policy.is_empty() {
+            let bad = |error| StoreError::Row(format!("the state's policy: {error}"));
+            policy = Policy::from_json(&state.meta.policy).map_err(bad)?;
+        }
+        let maps = find_maps(&policy, false, state, &items)?;
+        let maps = maps.ok_or_else(|| StoreError::Row("the state does not hold the items of its policy".to_owned()))?;
+        Ok(Self { rules: Rules::compile(&policy, &maps, state), items })
     }
 
     /// Fold the next record.
@@ -64,6 +74,7 @@ impl Folder {
             RecordBody::Fetched(fetched) => self.fetched(state, seq, at, fetched, bytes, tally)?,
             RecordBody::FetchFailed(failed) => Self::fetch_failed(state, seq, at, failed, bytes, tally),
             RecordBody::Policy(json) => self.policy(state, seq, at, json, tally)?,
+            RecordBody::Items(items) => state.put_items(items),
             RecordBody::Decision(decision) => self.decision(state, seq, at, decision, tally)?,
         }
         state.expire_deliveries(at, self.rules.window);
@@ -249,8 +260,14 @@ impl Folder {
         }
         // a policy of a form that this program does not know must not be folded by guessing: an older program stops here
         let policy = Policy::from_json(json).map_err(|error| StoreError::Row(format!("policy in record {seq}: {error}")))?;
+        let Some(maps) = find_maps(&policy, true, state, &self.items)? else {
+            // its items stood before the oldest record that is left: the next start writes all of it again
+            tally.unusable_policies.push(seq);
+            return Ok(());
+        };
         json.clone_into(&mut state.meta.policy);
-        let old = std::mem::replace(&mut self.rules, Rules::compile(&policy, state));
+        state.keep_item_maps(&maps.keys().copied().collect())?;
+        let old = std::mem::replace(&mut self.rules, Rules::compile(&policy, &maps, state));
         let numbers: Vec<u16> = state.meta.warehouses.iter().map(|(number, _)| number).collect();
         for warehouse in numbers {
             let (before, after) = (old.warehouse(warehouse), self.rules.warehouse(warehouse));

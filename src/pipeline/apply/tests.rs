@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use serde_json::json;
 use tempfile::TempDir;
 
+use super::items_tests::{items, names, other_items, parts, rules};
 use super::{Fold, Folder, Tally};
 use crate::stock::level::Value;
 use crate::stock::policy::Policy;
@@ -17,17 +18,17 @@ use crate::store::rows::{Cause, PositionKey, Remains};
 use crate::store::state::{HistoryItem, SharedState, State, Verifier};
 use crate::time::Timestamp;
 use crate::types::{
-    Decision, Delivery, DeliveryKey, FetchFailed, Fetched, HeaderList, Need, Quantity, Record, RecordBody, Seq,
+    Decision, Delivery, DeliveryKey, FetchFailed, Fetched, HeaderList, ItemMaps, Need, Quantity, Record, RecordBody, Seq,
 };
 
 const CACHE: usize = 4 * 1024 * 1024;
 /// Small, so that generations are sealed within a test.
 const GENERATION: usize = 40;
 
-fn policy() -> Policy {
+pub(super) fn policy() -> Policy {
     let source = |kind: &str, extra: serde_json::Value| {
         let mut source = json!({
-            "kind": kind, "settings": {}, "api": false, "warehouse": null, "locations": {}, "items": {}
+            "kind": kind, "settings": {}, "api": false, "warehouse": null, "locations": {}, "items": null
         });
         for (key, value) in extra.as_object().expect("an object") {
             source[key] = value.clone();
@@ -35,9 +36,9 @@ fn policy() -> Policy {
         source
     };
     let text = json!({
-        "v": 1,
+        "v": 2,
         "sources": {
-            "shop": source("shopify", json!({"api": true, "locations": {"1": "hall", "2": "yard"}, "items": {"10": "A", "11": "B"}})),
+            "shop": source("shopify", json!({"api": true, "locations": {"1": "hall", "2": "yard"}, "items": items().name()})),
             "woo": source("woocommerce", json!({"warehouse": "web"})),
             "jetti": source("jetti", json!({"locations": {"*": "dock"}})),
             "bsale": source("bsale", json!({"api": true, "locations": {"1": "hall"}})),
@@ -55,7 +56,7 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_seconds(1_700_000_000 + second)
 }
 
-fn record(second: i64, body: RecordBody<'_>) -> Vec<u8> {
+pub(super) fn record(second: i64, body: RecordBody<'_>) -> Vec<u8> {
     encode_record(&Record { at: at(second), body })
 }
 
@@ -81,7 +82,7 @@ fn deliver(second: i64, source: &str, id: Option<&str>, headers: &[(&str, &str)]
     )
 }
 
-fn shop(second: i64, id: &str, item: u64, location: u64, available: i64, updated: i64) -> Vec<u8> {
+pub(super) fn shop(second: i64, id: &str, item: u64, location: u64, available: i64, updated: i64) -> Vec<u8> {
     let updated = at(updated).to_string();
     let body = format!(
         r#"{{"inventory_item_id":{item},"location_id":{location},"available":{available},"updated_at":"{updated}"}}"#
@@ -104,43 +105,43 @@ fn moved(second: i64, id: &str, sku: &str, by: i64, said: i64) -> Vec<u8> {
 }
 
 /// A state and the fold on it, fed with records under 1, 2, 3, ...
-struct Bench {
+pub(super) struct Bench {
     keep: Option<TempDir>,
-    state: State,
-    folder: Folder,
+    pub(super) state: State,
+    pub(super) folder: Folder,
     next: Seq,
-    tally: Tally,
+    pub(super) tally: Tally,
 }
 
 impl Bench {
     fn open(path: &Path) -> Self {
         let mut state = State::open_with(path, CACHE, GENERATION).expect("opens");
-        let folder = Folder::new(&mut state);
+        let folder = Folder::new(&mut state, ItemMaps::default()).expect("a policy that can be read");
         let next = state.meta.cursor + 1;
         Self { keep: None, state, folder, next, tally: Tally::default() }
     }
 
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let directory = TempDir::new().expect("a directory");
         let mut bench = Self { keep: None, ..Self::open(directory.path()) };
         bench.keep = Some(directory);
-        bench.feed(&[record(0, RecordBody::Policy(&policy().to_canonical()))]);
+        bench.feed(&rules());
         bench
     }
 
-    fn feed(&mut self, records: &[Vec<u8>]) {
+    pub(super) fn feed(&mut self, records: &[Vec<u8>]) {
         for bytes in records {
             self.folder.fold(&mut self.state, self.next, bytes, &mut self.tally).expect("folds");
             self.next += 1;
         }
     }
 
-    fn checkpoint(&mut self) {
+    pub(super) fn checkpoint(&mut self) {
         self.state.checkpoint().expect("writes");
         self.state.checkpointed().expect("reads back");
     }
 
-    fn level(&self, warehouse: &str, sku: &str) -> Option<Value> {
+    pub(super) fn level(&self, warehouse: &str, sku: &str) -> Option<Value> {
         let warehouse = self.state.find_warehouse(warehouse)?;
         let position = self.state.position(&PositionKey { warehouse, sku: sku.into() }).expect("reads")?;
         position.effective.map(|(_, value)| value)
@@ -162,7 +163,7 @@ impl Bench {
     }
 
     /// Sums of the levels equal the totals; the ledger has no gap; the chain ends where it should.
-    fn judge(&mut self) {
+    pub(super) fn judge(&mut self) {
         let mut after = None;
         let mut sums: std::collections::BTreeMap<u16, (u64, i128, u64, u64, u64)> = std::collections::BTreeMap::new();
         loop {
@@ -203,7 +204,7 @@ impl Bench {
     }
 }
 
-fn tracked(units: i64) -> Option<Value> {
+pub(super) fn tracked(units: i64) -> Option<Value> {
     Quantity::from_units(units).map(Value::Tracked)
 }
 
@@ -444,7 +445,7 @@ fn a_batch_behind_a_gap_waits_until_the_journal_can_be_read() {
     let records: Vec<Vec<u8>> = (1..=10).map(|n| moved(n, &format!("d-{n}"), "A", 1, n)).collect();
     let journal = Journal::open(directory.path(), CACHE, 0).expect("opens");
     let (appender, writer) = journal.start(100, |_| {}).expect("starts");
-    for bytes in std::iter::once(record(0, RecordBody::Policy(&policy().to_canonical()))).chain(records.clone()) {
+    for bytes in rules().into_iter().chain(records.clone()) {
         appender.append(bytes).expect("room").durable_blocking().expect("durable");
     }
     drop(appender);
@@ -452,7 +453,7 @@ fn a_batch_behind_a_gap_waits_until_the_journal_can_be_read() {
     journal.close();
 
     let fold_until_stop = |journal: Journal, state: &SharedState, batch: Option<Batch>| {
-        let fold = Fold::new(state);
+        let fold = Fold::new(state, ItemMaps::default());
         let handle = fold.handle();
         if let Some(batch) = batch {
             handle.offer(batch);
@@ -464,10 +465,10 @@ fn a_batch_behind_a_gap_waits_until_the_journal_can_be_read() {
         (state.meta.cursor, state.meta.ledger)
     };
     let state = Arc::new(RwLock::new(State::open(directory.path(), CACHE).expect("opens")));
-    let last_three = Batch { first: 9, records: records[7..].to_vec() };
+    let last_three = Batch { first: 10, records: records[7..].to_vec() };
     assert_eq!(fold_until_stop(journal, &state, Some(last_three)), (0, 0), "eight records are missing before it");
     let journal = Journal::open(directory.path(), CACHE, 0).expect("opens again");
-    assert_eq!(fold_until_stop(journal, &state, None), (11, 10), "every record was folded in the end");
+    assert_eq!(fold_until_stop(journal, &state, None), (12, 10), "every record was folded in the end");
 }
 
 #[test]
@@ -475,15 +476,14 @@ fn a_snapshot_is_a_whole_state_that_the_fold_can_go_on_from() {
     let directory = TempDir::new().expect("a directory");
     let journal = Journal::open(directory.path(), CACHE, 0).expect("opens");
     let state: SharedState = Arc::new(RwLock::new(State::open(directory.path(), CACHE).expect("opens")));
-    let fold = Fold::new(&state);
+    let fold = Fold::new(&state, ItemMaps::default());
     let handle = fold.handle();
     let offer = fold.handle();
     let (appender, writer) = journal.start(100, move |batch| offer.offer(batch)).expect("starts");
     let thread = fold.start(Arc::clone(&state), journal.clone(), Duration::from_secs(60)).expect("starts");
     let feed = |bytes| appender.append(bytes).expect("room").durable_blocking().expect("durable");
-    feed(record(0, RecordBody::Policy(&policy().to_canonical())));
-    for n in 1..=20 {
-        feed(moved(n, &format!("d-{n}"), "A", 1, n));
+    for bytes in rules().into_iter().chain((1..=20).map(|n| moved(n, &format!("d-{n}"), "A", 1, n))) {
+        feed(bytes);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("a runtime");
     let reaches = runtime.block_on(handle.snapshot()).expect("copies");
@@ -501,7 +501,7 @@ fn a_snapshot_is_a_whole_state_that_the_fold_can_go_on_from() {
     crate::store::copy_file(&crate::store::snapshot_path(directory.path()), &copy).expect("copies");
     let mut again = State::open(scratch.path(), CACHE).expect("opens");
     assert_eq!(again.meta.cursor, reaches);
-    assert_eq!(super::refold(&journal, &mut again, Seq::MAX).expect("folds"), 31);
+    assert_eq!(super::refold(&journal, &mut again, Seq::MAX).expect("folds"), 32);
     assert_eq!(again.digest().expect("reads"), digest);
 }
 
@@ -520,6 +520,8 @@ fn arb_record(n: usize) -> impl Strategy<Value = Vec<u8>> {
         1 => (0_u64..6).prop_map(move |id| record(second, RecordBody::Decision(Decision::RetryDead(id)))),
         1 => Just(record(second, RecordBody::Decision(Decision::MapItem { source: "shop", item: "77", sku: "C" }))),
         1 => Just(record(second, RecordBody::Decision(Decision::MapLocation { source: "shop", location: "3", warehouse: "yard" }))),
+        1 => Just(parts(&other_items()).remove(0)),
+        1 => any::<bool>().prop_map(move |other| names(&if other { other_items() } else { items() })),
         1 => any::<bool>().prop_map(move |flip| {
             let mut changed = policy();
             if flip {
@@ -549,7 +551,7 @@ proptest! {
         straight.judge();
 
         let directory = TempDir::new().expect("a directory");
-        let mut all = vec![record(0, RecordBody::Policy(&policy().to_canonical()))];
+        let mut all = rules();
         all.extend(journal.iter().cloned());
         let mut bench = Bench::open(directory.path());
         for (checkpoint, death) in cuts {

@@ -1,20 +1,23 @@
 //! The disk as the store sees it: databases, names in directories, and what has to be synced.
 //!
 //! Everything under `store/` that touches a file goes through a [`Disk`], so that tests can bring one that lies: it records
-//! what was written and synced, and builds what a power cut could leave. A database reads and writes its file by itself,
-//! without a detour; here it is only opened.
+//! what was written and synced, and builds what a power cut could leave. A database reads and writes its file by itself;
+//! here it is only opened.
 
 #[cfg(test)]
 pub(crate) mod lying;
+mod paced;
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use redb::backends::FileBackend;
 use redb::{Builder, Database, DatabaseError};
 
+use self::paced::Paced;
 use super::StoreError;
 
 /// A file of a directory.
@@ -56,6 +59,9 @@ pub trait Disk: fmt::Debug + Send + Sync {
     fn sync_directory(&self, directory: &Path) -> io::Result<()>;
 }
 
+/// Bytes that a copy writes before it syncs them.
+const COPY_PIECE_BYTES: u64 = 4 * 1024 * 1024;
+
 /// The disk of this machine.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealDisk;
@@ -67,7 +73,8 @@ pub fn real() -> Arc<dyn Disk> {
 
 impl Disk for RealDisk {
     fn database(&self, path: &Path, builder: &Builder) -> Result<Database, DatabaseError> {
-        builder.create(path)
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+        builder.create_with_backend(Paced::new(FileBackend::new(file)?))
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -108,8 +115,13 @@ impl Disk for RealDisk {
     }
 
     fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::copy(from, to)?;
-        File::open(to)?.sync_all()
+        let mut from = File::open(from)?;
+        let mut to = File::create(to)?;
+        // in pieces: a sync of all of it at the end would keep the journal's own syncs waiting behind it
+        while io::copy(&mut Read::take(&mut from, COPY_PIECE_BYTES), &mut to)? > 0 {
+            to.sync_data()?;
+        }
+        to.sync_all()
     }
 
     fn sync_directory(&self, directory: &Path) -> io::Result<()> {

@@ -34,7 +34,9 @@ impl State {
     /// A checkpoint should not wait for its time.
     pub fn wants_checkpoint(&self) -> bool {
         let rows = self.positions.memory() + self.audit.memory() + self.ignored.memory();
-        self.dedup.wants_checkpoint() || rows + self.unwritten_letters >= CHECKPOINT_BYTES
+        self.dedup.wants_checkpoint()
+            || rows + self.unwritten_letters >= CHECKPOINT_BYTES
+            || self.item_parts.want_checkpoint()
     }
 
     /// Write everything that changed, with the cursor, in one durable transaction. Readers may go on meanwhile; the fold must
@@ -73,6 +75,7 @@ impl State {
             }
             put_learnt(&write, ITEMS, &self.items)?;
             put_learnt(&write, LOCATIONS, &self.locations)?;
+            self.item_parts.write(&write)?;
             let mut table = write.open_table(SOURCES)?;
             for (number, row) in (0_u64..).zip(&self.source_rows) {
                 table.insert(number, encode_source(row).as_slice())?;
@@ -119,6 +122,7 @@ impl State {
         self.ignored.clear();
         self.dead.clear();
         self.tasks_changed.clear();
+        self.item_parts.written();
         self.dedup.written();
         self.records_since_checkpoint = 0;
         self.unwritten_letters = 0;

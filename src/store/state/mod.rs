@@ -10,6 +10,7 @@
 
 mod checkpoint;
 mod hot;
+mod item_maps;
 mod pending;
 mod query;
 mod verify;
@@ -22,6 +23,7 @@ use redb::{Database, ReadOnlyTable, ReadableDatabase, TableDefinition};
 
 pub use checkpoint::Difference;
 use hot::Hot;
+use item_maps::UnwrittenParts;
 use pending::Pending;
 pub use query::HistoryItem;
 pub use verify::{Verified, Verifier};
@@ -56,13 +58,14 @@ const DEAD: ByNumber = ByNumber::new("dead-letters");
 const TASKS: ByBytes = ByBytes::new("fetch-tasks");
 const ITEMS: ByBytes = ByBytes::new("items");
 const LOCATIONS: ByBytes = ByBytes::new("locations");
+const ITEM_MAPS: ByBytes = ByBytes::new("item-maps");
 const SOURCES: ByNumber = ByNumber::new("sources");
 const TOTALS: ByNumber = ByNumber::new("totals");
 const DEDUP_LOG: ByNumber = ByNumber::new("dedup-log");
 const DEDUP_KEYS: ByNumber = ByNumber::new("dedup-keys");
 const DEDUP_GENERATIONS: ByNumber = ByNumber::new("dedup-generations");
 
-const TABLES_BY_BYTES: &[ByBytes] = &[POSITIONS, TASKS, ITEMS, LOCATIONS];
+const TABLES_BY_BYTES: &[ByBytes] = &[POSITIONS, TASKS, ITEMS, LOCATIONS, ITEM_MAPS];
 const TABLES_BY_NUMBER: &[ByNumber] = &[AUDIT, IGNORED, DEAD, SOURCES, TOTALS, DEDUP_LOG, DEDUP_KEYS, DEDUP_GENERATIONS];
 
 /// About what a dead letter takes in memory beside its record.
@@ -135,6 +138,7 @@ struct View {
     dead: ReadOnlyTable<u64, Bytes>,
     items: ReadOnlyTable<Bytes, Bytes>,
     locations: ReadOnlyTable<Bytes, Bytes>,
+    item_maps: ReadOnlyTable<Bytes, Bytes>,
     dedup_keys: ReadOnlyTable<u64, Bytes>,
 }
 
@@ -148,6 +152,7 @@ impl View {
             dead: t.open_table(DEAD)?,
             items: t.open_table(ITEMS)?,
             locations: t.open_table(LOCATIONS)?,
+            item_maps: t.open_table(ITEM_MAPS)?,
             dedup_keys: t.open_table(DEDUP_KEYS)?,
         })
     }
@@ -217,6 +222,7 @@ pub struct State {
     /// Items and locations learnt since the journal began (catalogues, people); `true`: not written yet.
     items: Learnt,
     locations: Learnt,
+    item_parts: UnwrittenParts,
     source_rows: Vec<SourceRow>,
     totals: Vec<Totals>,
     records_since_checkpoint: u64,
@@ -286,6 +292,7 @@ impl State {
             tasks_changed: BTreeSet::new(),
             items: HashMap::new(),
             locations: HashMap::new(),
+            item_parts: UnwrittenParts::default(),
             source_rows,
             totals,
             records_since_checkpoint: 0,
