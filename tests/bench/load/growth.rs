@@ -52,6 +52,9 @@ pub(crate) struct Args {
     /// What the row is called
     #[arg(long, default_value = "growth")]
     section: String,
+    /// Do not wait until all is folded and written: the gateway is stopped next
+    #[arg(long)]
+    unsettled: bool,
     /// The gateway is killed meanwhile: that ends the run well. Nothing is waited for afterwards
     #[arg(long)]
     until_killed: bool,
@@ -199,7 +202,7 @@ fn slice_row(before: &Mark, now: &Mark, shared: &Shared) -> Value {
 }
 
 fn summary(args: &Args, answered: u64, marks: &[(Mark, Value)]) -> Result<Value, Failure> {
-    let caught_up = gateway::settled(args.admin)?;
+    let caught_up = if args.unsettled { Duration::ZERO } else { gateway::settled(args.admin)? };
     let (status, server) = (gateway::status(args.admin)?, process::of(&[args.pid])?);
     let Some((first, _)) = marks.first() else { return Err("no look at the beginning".to_owned()) };
     let slices: Vec<&Value> = marks.iter().skip(1).map(|(_, row)| row).collect();
