@@ -7,6 +7,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::figures::rounded;
+use crate::process::Usage;
 use crate::{Failure, at, gateway, process};
 
 /// Options of `closed`.
@@ -42,7 +43,7 @@ pub(crate) struct Args {
     /// The servers
     #[arg(long, required = true)]
     pid: Vec<u32>,
-    /// The gateway's admin address: wait until it has folded and written all, and count that, too
+    /// The gateway's admin address: wait until it has folded all, and count that, too
     #[arg(long)]
     admin: Option<SocketAddr>,
     /// A command after which the servers have written everything
@@ -62,7 +63,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let found = wrk(args)?;
     let mut caught_up = 0.0;
     if let Some(admin) = args.admin {
-        caught_up = gateway::settled(admin)?.as_secs_f64();
+        caught_up = gateway::folded(admin)?.as_secs_f64();
     }
     if let Some(command) = &args.settle {
         let status = Command::new("sh").arg("-c").arg(command).status().map_err(|e| format!("{command}: {e}"))?;
@@ -91,12 +92,55 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         "seconds": rounded(number("seconds"), 3), "requests": requests,
         "rate": rounded(requests / number("seconds"), 1),
         "p50_us": number("p50_us"), "p99_us": number("p99_us"), "p999_us": number("p999_us"), "max_us": number("max_us"),
-        "cpu_seconds": rounded(cpu_seconds, 2), "cpu_seconds_per_100k": rounded(cpu_seconds / requests * 1e5, 3),
-        "write_bytes": write_bytes, "bytes_per_event": rounded(write_bytes as f64 / requests, 1),
+        "cpu_seconds": rounded(cpu_seconds, 2), "write_bytes": write_bytes,
         "peak_rss_bytes": after.peak_rss_bytes, "catch_up_seconds": rounded(caught_up, 3),
     });
-    println!("{row}");
+    println!("{}", per_event(row)?);
     Ok(())
+}
+
+/// Options of `ended`.
+#[derive(clap::Args)]
+pub(crate) struct EndedArgs {
+    /// The file with the row
+    #[arg(long)]
+    row: PathBuf,
+    /// What the gateway's parent and its children had used before the gateway was told to end
+    #[arg(long)]
+    before: PathBuf,
+    /// ... and when it had ended
+    #[arg(long)]
+    after: PathBuf,
+}
+
+/// Print the row with what was used for the end: the last checkpoint, which otherwise would come later, or never be counted.
+///
+/// What a child has used is added to its parent's account when it has ended and was waited for (getrusage(2), proc(5)).
+pub(crate) fn ended(args: &EndedArgs) -> Result<(), Failure> {
+    let read = |path: &PathBuf| std::fs::read(path).map_err(at(path));
+    let mut row: Value = serde_json::from_slice(&read(&args.row)?).map_err(at(&args.row))?;
+    let before: Usage = serde_json::from_slice(&read(&args.before)?).map_err(at(&args.before))?;
+    let after: Usage = serde_json::from_slice(&read(&args.after)?).map_err(at(&args.after))?;
+    let fields = row.as_object_mut().ok_or("the row is no object")?;
+    let cpu = fields.get("cpu_seconds").and_then(Value::as_f64).ok_or("the row has no CPU time")?;
+    let written = fields.get("write_bytes").and_then(Value::as_u64).ok_or("the row has no bytes")?;
+    fields.insert("cpu_seconds".to_owned(), json!(rounded(cpu + after.cpu_seconds - before.cpu_seconds, 2)));
+    fields.insert("write_bytes".to_owned(), json!(written + after.write_bytes - before.write_bytes));
+    println!("{}", per_event(row)?);
+    Ok(())
+}
+
+/// The row with its totals divided by its requests.
+pub(crate) fn per_event(mut row: Value) -> Result<Value, Failure> {
+    let number = |name: &str| row.get(name).and_then(Value::as_f64).ok_or_else(|| format!("the row has no {name}"));
+    let requests = number("requests")?.max(1.0);
+    let cpu = rounded(number("cpu_seconds")? / requests * 1e5, 3);
+    let bytes = rounded(number("write_bytes")? / requests, 1);
+    if let Some(fields) = row.as_object_mut() {
+        fields.insert("cpu_seconds_per_100k".to_owned(), json!(cpu));
+        fields.insert("bytes_per_event".to_owned(), json!(bytes));
+    }
+    Ok(row)
 }
 
 fn wrk(args: &Args) -> Result<Value, Failure> {
@@ -124,4 +168,16 @@ fn wrk(args: &Args) -> Result<Value, Failure> {
         )
     })?;
     serde_json::from_slice(&text).map_err(at(&out))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_are_divided_by_the_requests() {
+        let row = per_event(json!({ "requests": 200.0, "cpu_seconds": 0.01, "write_bytes": 3000 })).unwrap();
+        assert_eq!((&row["cpu_seconds_per_100k"], &row["bytes_per_event"]), (&json!(5.0), &json!(15.0)));
+        assert!(per_event(json!({ "requests": 200.0 })).is_err());
+    }
 }

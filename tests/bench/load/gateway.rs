@@ -1,4 +1,4 @@
-//! Waiting for the gateway: ready, folded, written.
+//! Waiting for the gateway: ready, folded.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -15,8 +15,6 @@ use crate::{Failure, at, wire};
 const POLL: Duration = Duration::from_millis(1);
 /// How often a state that takes longer is asked for, so that asking costs the gateway nothing.
 const CALM_POLL: Duration = Duration::from_millis(50);
-/// A checkpoint follows the last change within `store.checkpoint`, 5 s by default; then nothing is left to write.
-const WRITTEN_WITHIN: Duration = Duration::from_secs(7);
 
 /// Options of `ready`.
 #[derive(clap::Args)]
@@ -56,32 +54,12 @@ pub(crate) fn ready(args: &ReadyArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Options of `settle`.
-#[derive(clap::Args)]
-pub(crate) struct SettleArgs {
-    /// The admin address
-    #[arg(long)]
-    admin: SocketAddr,
-}
-
-/// Wait; print how long it took.
-pub(crate) fn settle(args: &SettleArgs) -> Result<(), Failure> {
-    println!("{}", json!({ "seconds": rounded(settled(args.admin)?.as_secs_f64(), 3) }));
-    Ok(())
-}
-
-/// Wait until everything is folded and a checkpoint has written it. Returns the time until it was folded.
-pub(crate) fn settled(admin: SocketAddr) -> Result<Duration, Failure> {
+/// Wait until everything is folded. Returns how long that took.
+pub(crate) fn folded(admin: SocketAddr) -> Result<Duration, Failure> {
     let began = Instant::now();
     let end = began + Duration::from_secs(600);
     until(end, CALM_POLL, "it does not catch up", || status(admin).ok().filter(|s| s.lag == 0))?;
-    let folded = began.elapsed();
-    let before = checkpoints(admin)?;
-    let quiet = Instant::now() + WRITTEN_WITHIN;
-    while Instant::now() < quiet && checkpoints(admin)? == before {
-        thread::sleep(CALM_POLL);
-    }
-    Ok(folded)
+    Ok(began.elapsed())
 }
 
 /// What the gateway says about itself.
@@ -118,14 +96,6 @@ pub(crate) fn status(admin: SocketAddr) -> Result<Status, Failure> {
         journal_bytes: number("/journal/file_bytes")?,
         dead_letters: number("/dead_letters")?,
     })
-}
-
-/// Checkpoints so far, of any result.
-fn checkpoints(admin: SocketAddr) -> Result<u64, Failure> {
-    let (_, page) = wire::get(admin, "/metrics").map_err(|e| format!("the metrics: {e}"))?;
-    let page = String::from_utf8_lossy(&page);
-    let lines = page.lines().filter(|line| line.starts_with("stockgate_checkpoints_total"));
-    Ok(lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum())
 }
 
 fn until<T>(end: Instant, poll: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> Result<T, Failure> {

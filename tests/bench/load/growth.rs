@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::event::{DUPLICATE_EVERY, Events};
 use crate::figures::{micros, nanos, percentile, rounded};
-use crate::{Failure, gateway, make, process, wire};
+use crate::{Failure, closed, gateway, make, process, wire};
 
 /// How often progress is looked at.
 const LOOK: Duration = Duration::from_millis(5);
@@ -52,9 +52,6 @@ pub(crate) struct Args {
     /// What the row is called
     #[arg(long, default_value = "growth")]
     section: String,
-    /// Do not wait until all is folded and written: the gateway is stopped next
-    #[arg(long)]
-    unsettled: bool,
     /// The gateway is killed meanwhile: that ends the run well. Nothing is waited for afterwards
     #[arg(long)]
     until_killed: bool,
@@ -202,7 +199,7 @@ fn slice_row(before: &Mark, now: &Mark, shared: &Shared) -> Value {
 }
 
 fn summary(args: &Args, answered: u64, marks: &[(Mark, Value)]) -> Result<Value, Failure> {
-    let caught_up = if args.unsettled { Duration::ZERO } else { gateway::settled(args.admin)? };
+    let caught_up = gateway::folded(args.admin)?;
     let (status, server) = (gateway::status(args.admin)?, process::of(&[args.pid])?);
     let Some((first, _)) = marks.first() else { return Err("no look at the beginning".to_owned()) };
     let slices: Vec<&Value> = marks.iter().skip(1).map(|(_, row)| row).collect();
@@ -212,15 +209,14 @@ fn summary(args: &Args, answered: u64, marks: &[(Mark, Value)]) -> Result<Value,
     };
     let (acknowledged, folded) = (ratio("rate"), ratio("folded_rate"));
     let both = acknowledged.zip(folded).ok_or("no slice was measured")?;
-    let per_event = |total: f64| total / answered.max(1) as f64;
-    Ok(json!({
+    closed::per_event(json!({
         "section": args.section, "peer": "stockgate", "connections": args.connections, "requests": answered,
         "remembered": status.remembered, "levels": status.levels, "dead_letters": status.dead_letters,
         "state_bytes": status.state_bytes, "journal_bytes": status.journal_bytes,
         "last_over_first": rounded(both.0.min(both.1), 4), "acknowledged_last_over_first": rounded(both.0, 4),
         "folded_last_over_first": rounded(both.1, 4), "catch_up_seconds": rounded(caught_up.as_secs_f64(), 3),
-        "cpu_seconds_per_100k": rounded(per_event(server.cpu_seconds - first.server.cpu_seconds) * 1e5, 3),
-        "bytes_per_event": rounded(per_event((server.write_bytes - first.server.write_bytes) as f64), 1),
+        "cpu_seconds": rounded(server.cpu_seconds - first.server.cpu_seconds, 2),
+        "write_bytes": server.write_bytes - first.server.write_bytes,
         "peak_rss_bytes": server.peak_rss_bytes, "slices": slices,
     }))
 }

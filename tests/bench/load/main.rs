@@ -44,8 +44,8 @@ enum Command {
     Growth(growth::Args),
     /// Wait until the gateway is ready, say when
     Ready(gateway::ReadyArgs),
-    /// Wait until the gateway has folded all and written it
-    Settle(gateway::SettleArgs),
+    /// Add to a row what the gateway used until it had ended
+    Ended(closed::EndedArgs),
     /// What processes and their descendants have used so far
     Usage(process::Args),
     /// Print free ports of this machine
@@ -63,7 +63,7 @@ fn main() -> ExitCode {
         Command::Disk(args) => disk::run(&args),
         Command::Growth(args) => growth::run(&args),
         Command::Ready(args) => gateway::ready(&args),
-        Command::Settle(args) => gateway::settle(&args),
+        Command::Ended(args) => closed::ended(&args),
         Command::Usage(args) => process::run(&args),
         Command::Ports(args) => gateway::ports(&args),
         Command::Report(args) => report::run(&args),
