@@ -22,6 +22,7 @@ use http::{HeaderMap, Method, StatusCode};
 use metrics_exporter_prometheus::PrometheusHandle;
 
 mod admin;
+mod backup;
 mod dead;
 mod explain;
 mod guard;
@@ -117,6 +118,9 @@ enum Operation {
     MapLocation,
     Reload,
     Verify,
+    BeginBackup,
+    BackupTables,
+    BackupLog,
 }
 
 /// One row of the table of routes.
@@ -155,6 +159,9 @@ const ROUTES: &[Route] = &[
     route(Method::POST, "/api/v1/map/location", &[], Operation::MapLocation),
     route(Method::POST, "/api/v1/reload", &[], Operation::Reload),
     route(Method::GET, "/api/v1/verify", &[], Operation::Verify),
+    route(Method::POST, "/api/v1/backup", &[], Operation::BeginBackup),
+    route(Method::GET, "/api/v1/backup/tables", &["backup", "after"], Operation::BackupTables),
+    route(Method::GET, "/api/v1/backup/log/{log}", &["from"], Operation::BackupLog),
 ];
 
 /// A request that found its route.
@@ -179,6 +186,8 @@ struct Shared {
     began: Instant,
     /// A walk of `verify` is under way.
     verifying: AtomicBool,
+    /// The backup that reads tables.
+    backup: backup::Slot,
 }
 
 impl Shared {
@@ -239,8 +248,14 @@ pub struct Api {
 impl Api {
     /// An API over a running gateway. The process counts as started now.
     pub fn new(context: Context) -> Self {
-        let shared = Shared { context, started: time::now(), began: time::instant(), verifying: AtomicBool::new(false) };
-        Self { shared: Arc::new(shared) }
+        let (started, began) = (time::now(), time::instant());
+        let (verifying, backup) = (AtomicBool::new(false), backup::Slot::default());
+        Self { shared: Arc::new(Shared { context, started, began, verifying, backup }) }
+    }
+
+    /// Let go of what clients have left behind; to be called every few seconds.
+    pub fn upkeep(&self) {
+        self.shared.backup.expire(time::instant());
     }
 
     async fn answer(&self, request: Incoming) -> Answer {
@@ -272,6 +287,9 @@ impl Api {
             Operation::MapLocation => admin::map_location(shared, call).await,
             Operation::Reload => admin::reload(shared).await,
             Operation::Verify => verify::verify(shared).await,
+            Operation::BeginBackup => backup::begin(shared).await,
+            Operation::BackupTables => backup::tables(shared, &call).await,
+            Operation::BackupLog => backup::log(shared, &call).await,
         }
     }
 }

@@ -16,11 +16,19 @@ use crate::pipeline::fetch::FetchSource;
 use crate::pipeline::ingest::Route;
 use crate::pipeline::retain::Keep;
 use crate::sources::Credentials;
+use crate::store::restoring_path;
 use crate::time;
 use crate::types::{ItemMaps, Secret};
 
-/// Make the data directory, for its owner only, unless it is there.
+/// Make the data directory, for its owner only, unless it is there. One in which a restore did not end is refused.
 pub fn make_data_directory(path: &Path) -> Result<(), StartError> {
+    if restoring_path(path).exists() {
+        let why = format!(
+            "a restore into {} is under way or did not end: run `stockgate restore` again, it begins anew",
+            path.display()
+        );
+        return Err(StartError::DataDirectory(why));
+    }
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).and_then(|()| {
         // its name must survive a power cut, like what will be in it
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -36,7 +36,7 @@ use crate::store::{StoreError, open_state};
 use crate::time;
 use crate::types::ItemMaps;
 
-/// How often histograms are folded up; without it their samples pile up between scrapes.
+/// How often histograms are folded up (without it their samples pile up between scrapes) and abandoned backups end.
 const UPKEEP_PERIOD: Duration = Duration::from_secs(5);
 
 /// How often readiness follows the fold.
@@ -194,7 +194,7 @@ impl Gateway {
         let (public_address, admin_address) = (public.local_addr(), admin.local_addr());
         let mut servers = JoinSet::new();
         servers.spawn(public.run(Arc::clone(&core.ingest), stopping.clone()));
-        servers.spawn(admin.run(api, stopping.clone()));
+        servers.spawn(admin.run(Arc::clone(&api), stopping.clone()));
         let mut workers = JoinSet::new();
         let (durable, snapshots) = (handle.clone(), handle.clone());
         let folded = move || durable.durable_cursor();
@@ -208,6 +208,7 @@ impl Gateway {
             loop {
                 tokio::time::sleep(UPKEEP_PERIOD).await;
                 prometheus.run_upkeep();
+                api.upkeep();
             }
         });
         workers.spawn(watch_fold(handle.clone(), Arc::clone(&core)));

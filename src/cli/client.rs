@@ -68,6 +68,11 @@ pub(super) fn finish(result: Result<ExitCode, Failure>) -> ExitCode {
 }
 
 impl Reach {
+    /// At this address.
+    pub(super) fn at(admin: String) -> Self {
+        Self { admin: Some(admin), config: None }
+    }
+
     fn base(&self) -> Result<BaseUrl, Failure> {
         let (text, from) = match (&self.admin, &self.config) {
             (Some(text), _) => (with_scheme(text), "--admin"),
@@ -115,10 +120,15 @@ pub(super) struct Client {
 impl Client {
     /// Get ready to ask; nothing is sent yet.
     pub(super) fn new(reach: &Reach) -> Result<Self, Failure> {
+        Self::within(reach, TOTAL)
+    }
+
+    /// The same, with less patience for a whole answer.
+    pub(super) fn within(reach: &Reach, total: Duration) -> Result<Self, Failure> {
         let base = reach.base()?;
         // plain HTTP to this machine needs no roots; asking for them would fail where none are installed
         let trust = if base.is_https() { Trust::SystemRoots } else { Trust::Fingerprint([0; 32]) };
-        let limits = Limits { connect: CONNECT, total: TOTAL, body_bytes: ANSWER_MAX_BYTES };
+        let limits = Limits { connect: CONNECT, total, body_bytes: ANSWER_MAX_BYTES };
         let http = HttpClient::with(trust, Alpn::Http1, limits, false)
             .map_err(|error| Failure::new(code::FAILURE, error.to_string()))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -139,16 +149,26 @@ impl Client {
     }
 
     fn send(&self, method: Method, target: &str, body: Bytes) -> Result<Bytes, Failure> {
+        let (status, body) = self.exchange(method, target, body)?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        Err(refused(&self.base.to_string(), status, &body))
+    }
+
+    /// An answer, whatever it is.
+    pub(super) fn look(&self, target: &str) -> Result<(StatusCode, Bytes), Failure> {
+        self.exchange(Method::GET, target, Bytes::new())
+    }
+
+    fn exchange(&self, method: Method, target: &str, body: Bytes) -> Result<(StatusCode, Bytes), Failure> {
         let request = Request::builder().method(method).uri(target).header(CONTENT_TYPE, "application/json").body(body);
         let request = request.map_err(|error| Failure::new(code::FAILURE, format!("cannot ask for {target}: {error}")))?;
         let answer = self
             .runtime
             .block_on(self.http.send(&self.base, request))
             .map_err(|error| unreachable(&self.base.to_string(), &error))?;
-        if answer.status.is_success() {
-            return Ok(answer.body);
-        }
-        Err(refused(&self.base.to_string(), answer.status, &answer.body))
+        Ok((answer.status, answer.body))
     }
 }
 
@@ -174,7 +194,7 @@ struct Problem {
 /// An answer that is no success.
 pub(super) fn refused(base: &str, status: StatusCode, body: &[u8]) -> Failure {
     let code = match status {
-        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => code::TRY_AGAIN,
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS | StatusCode::GONE => code::TRY_AGAIN,
         StatusCode::UNPROCESSABLE_ENTITY => code::CONFIGURATION,
         _ => code::FAILURE,
     };

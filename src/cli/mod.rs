@@ -8,17 +8,20 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod backup;
 mod check;
 mod client;
 mod completions;
 mod dead;
 mod demo;
+mod doctor;
 mod explain;
 mod logging;
 mod man;
 mod output;
 mod reload;
 mod replay;
+mod restore;
 mod send;
 mod serve;
 mod sources;
@@ -74,6 +77,9 @@ commands! {
     Dead(dead),
     Verify(verify),
     Replay(replay),
+    Backup(backup),
+    Restore(restore),
+    Doctor(doctor),
     Reload(reload),
     Completions(completions),
     Man(man),
@@ -82,6 +88,16 @@ commands! {
 /// The command line as clap knows it: for completions and manual pages.
 fn command() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
+}
+
+/// The exit code of a store that does not open or does not work.
+fn store_code(error: &crate::store::StoreError) -> u8 {
+    use crate::store::StoreError::{Damaged, Io, Locked, Newer, Row};
+    match error {
+        Locked(_) => code::UNAVAILABLE,
+        Newer { .. } => code::CONFIGURATION,
+        Io(_) | Damaged { .. } | Row(_) => code::FAILURE,
+    }
 }
 
 /// The process's environment.

@@ -77,3 +77,15 @@ pub(super) fn aligned(indent: &str, aligns: &[Align], lines: &[Vec<String>]) -> 
     }
     out
 }
+
+/// Bytes for people.
+pub(super) fn size(bytes: u64) -> String {
+    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match units.iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) => {
+            let tenths = u128::from(bytes) * 10 / u128::from(*unit);
+            format!("{}.{} {name}", tenths / 10, tenths % 10)
+        }
+        None => format!("{bytes} bytes"),
+    }
+}

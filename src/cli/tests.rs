@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use super::client::{Failure, address_of, encoded, refused, target};
 use super::completions::{Shell, script};
-use super::output::{Align, aligned, clean, shortened, table};
+use super::output::{Align, aligned, clean, shortened, size, table};
 use super::{check, code, command, dead, explain, man, sources, stock, verify, warehouses};
 use crate::config::{self, Overrides};
 use crate::stock::level::Value;
@@ -41,6 +41,12 @@ fn a_table_is_as_wide_as_its_cells_and_has_no_trailing_blanks() {
     let expected = "SKU       QUANTITY\nA-1              5\nGröße 42     -6.25\n";
     assert_eq!(table(&[("SKU", Align::Left), ("QUANTITY", Align::Right)], &rows), expected);
     assert_eq!(aligned("> ", &[Align::Left, Align::Left], &[vec!["a".to_owned(), String::new()]]), "> a\n");
+}
+
+#[test]
+fn sizes_have_one_place_and_never_too_many() {
+    let sizes = [0, 1023, 1024, 1587, (1 << 20) - 1, 5 << 30].map(size);
+    assert_eq!(sizes, ["0 bytes", "1023 bytes", "1.0 KiB", "1.5 KiB", "1023.9 KiB", "5.0 GiB"]);
 }
 
 #[test]

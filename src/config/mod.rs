@@ -261,7 +261,11 @@ impl Findings {
 
 /// The text of a configuration file, or why there is none: (line, sentence).
 fn read_text(path: &Path) -> Result<String, (Option<usize>, String)> {
-    let bytes = read_capped(path, limits::CONFIG_MAX_BYTES).map_err(|why| (None, format!("cannot be read: {why}")))?;
+    let at_most = limits::CONFIG_MAX_BYTES;
+    let bytes = read_capped(path, at_most).map_err(|why| {
+        let hint = if why == too_large(at_most) { ": mappings of many items belong in an items_file" } else { "" };
+        (None, format!("cannot be read: {why}{hint}"))
+    })?;
     String::from_utf8(bytes).map_err(|e| {
         let before = e.as_bytes().iter().take(e.utf8_error().valid_up_to());
         let line = before.filter(|b| **b == b'\n').count() + 1;

@@ -11,7 +11,8 @@ use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::ParsedCertificate;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 pub use super::self_made::{SelfMade, load_or_make, make_self_made};
@@ -89,6 +90,7 @@ pub struct Identity {
 struct Current {
     config: Arc<ServerConfig>,
     leaf: CertificateDer<'static>,
+    not_before: Timestamp,
     not_after: Timestamp,
     self_made: bool,
 }
@@ -118,6 +120,19 @@ impl Identity {
     /// SHA-256 of the leaf: what a client pins.
     pub fn fingerprint(&self) -> String {
         fingerprint_of(&self.now().leaf)
+    }
+
+    /// From when on the leaf is valid.
+    pub fn not_before(&self) -> Timestamp {
+        self.now().not_before
+    }
+
+    /// The leaf is for this host name or IP address.
+    pub fn is_for(&self, name: &str) -> bool {
+        let current = self.now();
+        let Ok(name) = ServerName::try_from(name) else { return false };
+        let parsed = ParsedCertificate::try_from(&current.leaf);
+        parsed.is_ok_and(|leaf| rustls::client::verify_server_name(&leaf, &name).is_ok())
     }
 
     /// When the leaf expires.
@@ -162,11 +177,11 @@ impl Current {
         let chain = certificates(cert)?;
         let leaf = chain.first().cloned().ok_or(TlsError::NoCertificate)?;
         let fields = x509::read(&leaf).ok_or_else(|| TlsError::BadCertificate("not an X.509 certificate".to_owned()))?;
-        let not_after = fields.not_after;
+        let (not_before, not_after) = (fields.not_before, fields.not_after);
         let self_made = fields.issuer == fields.subject && contains(fields.subject, self_made::COMMON_NAME.as_bytes());
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| TlsError::NoKey)?;
         let certified = certify(chain, key)?;
-        Ok(Self { config: Arc::new(server_config(certified)?), leaf, not_after, self_made })
+        Ok(Self { config: Arc::new(server_config(certified)?), leaf, not_before, not_after, self_made })
     }
 }
 

@@ -278,10 +278,33 @@ impl<'a> Reader<'a> {
         self.signed(what).map(Quantity::from_micros)
     }
 
+    /// Everything that is left.
+    pub fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.0)
+    }
+
     /// Nothing may be left.
     pub fn end(&self, what: &str) -> Result<(), StoreError> {
         if self.0.is_empty() { Ok(()) } else { Err(StoreError::Row(format!("{what} has {} bytes too many", self.0.len()))) }
     }
+}
+
+/// The rows of a block, each behind its length, numbered from `first`.
+pub fn numbered_rows(first: u64, block: &[u8]) -> impl Iterator<Item = Result<(u64, &[u8]), StoreError>> {
+    let mut reader = Reader::new(block);
+    let mut at = first;
+    std::iter::from_fn(move || {
+        if reader.end("block").is_ok() {
+            return None;
+        }
+        let row = reader.bytes("row of a block").map(|row| (at, row));
+        if row.is_err() {
+            // a block that does not decode ends here
+            reader = Reader::new(&[]);
+        }
+        at += 1;
+        Some(row)
+    })
 }
 
 /// Bytes of a journal record: its kind, its time, its fields in the order of the struct.

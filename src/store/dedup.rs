@@ -7,7 +7,7 @@
 //!
 //! | table | key | row |
 //! |---|---|---|
-//! | `dedup-log` | generation << 32 + chunk | up to 128 entries in order of arrival |
+//! | `dedup-log` | generation << 32 + chunk | up to 126 entries in order of arrival |
 //! | `dedup-keys` | generation << 32 + chunk | up to 126 entries in order of key |
 //! | `dedup-generations` | generation | newest time, count, first keys, filter |
 //!
@@ -24,8 +24,8 @@ use super::codec::{Reader, Writer};
 use crate::time::Timestamp;
 use crate::types::Seq;
 
-/// Entries in one row of the log.
-const LOG_CHUNK: usize = 128;
+/// Entries in one row of the log: fits a 4 KiB page with its key.
+const LOG_CHUNK: usize = 126;
 /// Entries in one sorted row: fits a 4 KiB page with its key.
 const KEYS_CHUNK: usize = 126;
 const ENTRY_BYTES: usize = 32;

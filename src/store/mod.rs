@@ -4,10 +4,12 @@
 //!   removes whole.
 //! - [`state`]: everything that was folded, hot rows in memory, written behind at checkpoints together with the cursor.
 //! - [`dedup`]: delivery keys in generations.
+//! - [`backup`]: both of them in a directory of plain files, made while the gateway works.
 //! - [`disk`]: files and their names, as all of the above see them.
 //! - [`rows`]: the rows of the state and their encodings; [`codec`]: the encodings themselves.
 #![expect(clippy::disallowed_types, reason = "this is the one module that names redb")]
 
+pub mod backup;
 pub mod codec;
 pub mod dedup;
 pub mod disk;
@@ -99,6 +101,11 @@ pub fn state_path(data: &Path) -> PathBuf {
 /// The state's last snapshot in a data directory: what the journal's removed part had come to.
 pub fn snapshot_path(data: &Path) -> PathBuf {
     data.join("snapshot.redb")
+}
+
+/// Where a restore builds what it will accept, in a data directory. While it is there the directory is not whole.
+pub fn restoring_path(data: &Path) -> PathBuf {
+    data.join("restoring")
 }
 
 /// Copy a database file whole or not at all: under another name first, synced, then renamed, then the name made durable.

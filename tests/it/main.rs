@@ -7,8 +7,10 @@
     reason = "a test fails by panicking, measures its own patience, and is the client of the sockets"
 )]
 
+mod backup;
 mod demo;
 mod disk;
+mod doctor;
 mod durability;
 mod gateway;
 mod hostile;

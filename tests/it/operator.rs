@@ -109,6 +109,9 @@ fn completions_and_the_manual_name_every_command() {
         "sources",
         "verify",
         "replay",
+        "backup",
+        "restore",
+        "doctor",
         "reload",
     ];
     let man = run(crate::process::stockgate().arg("man"), "").ok();

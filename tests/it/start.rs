@@ -87,6 +87,7 @@ fn commands_that_need_a_gateway_say_that_there_is_none() {
         &["explain", "A-1@main"],
         &["dead", "list"],
         &["verify"],
+        &["backup", "nowhere"],
         &["reload"],
     ] {
         let said = run(stockgate().args(command).args(["--admin", &admin]), "").failed(69);

@@ -381,8 +381,11 @@ fn a_file_that_cannot_be_read_is_named() {
     assert_eq!(complaint(), format!("{shown}: cannot be read: no such file"));
     std::fs::write(&path, b"[listen]\n# \xff\n").expect("written");
     assert_eq!(complaint(), format!("{shown}:2: not UTF-8 text"));
-    std::fs::write(&path, "# ".repeat(2_200_000)).expect("written");
-    assert_eq!(complaint(), format!("{shown}: cannot be read: it is larger than 4MiB"));
+    std::fs::write(&path, "# ".repeat(300_000)).expect("written");
+    assert_eq!(
+        complaint(),
+        format!("{shown}: cannot be read: it is larger than 512KiB: mappings of many items belong in an items_file")
+    );
 }
 
 #[test]

@@ -77,7 +77,6 @@ struct Body<'a> {
 
 /// Read a webhook.
 pub(super) fn message(message: &Message<'_>) -> Result<Vec<Observation>, Unreadable> {
-    let triggered_at = triggered_at(message);
     match field(message, TOPIC) {
         Some("inventory_levels/update" | "inventory_levels/connect") => {
             let body: Body<'_> = json::object(message.body)?;
@@ -85,7 +84,7 @@ pub(super) fn message(message: &Message<'_>) -> Result<Vec<Observation>, Unreada
         }
         Some("inventory_levels/disconnect") => {
             let body: Body<'_> = json::object(message.body)?;
-            Ok(vec![disconnected(&body, triggered_at)?])
+            Ok(vec![disconnected(&body, triggered_at(message))?])
         }
         Some("inventory_items/create" | "inventory_items/update") => {
             let body: Body<'_> = json::object(message.body)?;
@@ -93,14 +92,14 @@ pub(super) fn message(message: &Message<'_>) -> Result<Vec<Observation>, Unreada
         }
         Some("inventory_items/delete") => {
             let body: Body<'_> = json::object(message.body)?;
-            Ok(vec![deleted(json::id("id", body.id)?, Place::Everywhere, triggered_at)])
+            Ok(vec![deleted(json::id("id", body.id)?, Place::Everywhere, triggered_at(message))])
         }
         Some("InventoryLevel") => Ok(vec![event(message.header(RESOURCE_ID))]),
         Some(topic) => {
             let topic: String = topic.chars().take(60).collect();
             Ok(vec![Observation::Irrelevant(format!("topic {topic} says nothing about a stock level"))])
         }
-        None => by_shape(message.body, triggered_at),
+        None => by_shape(message.body, triggered_at(message)),
     }
 }
 

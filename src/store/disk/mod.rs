@@ -1,8 +1,8 @@
 //! The disk as the store sees it: databases, names in directories, and what has to be synced.
 //!
-//! Everything under `store/` that touches a file goes through a [`Disk`], so that tests can bring one that lies: it records
-//! what was written and synced, and builds what a power cut could leave. A database reads and writes its file by itself;
-//! here it is only opened.
+//! Everything that a gateway at work does with a file goes through a [`Disk`] (the plain files of a backup do not), so that
+//! tests can bring one that lies: it records what was written and synced, and builds what a power cut could leave. A database
+//! reads and writes its file by itself; here it is only opened.
 
 #[cfg(test)]
 pub(crate) mod lying;

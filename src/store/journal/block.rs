@@ -6,9 +6,8 @@
 //!
 //! A block's key is the number of its first record; its bytes are the records, each behind its length (LEB128).
 
-use crate::store::StoreError;
-use crate::store::codec::{Reader, count_bytes};
-use crate::types::Seq;
+pub(super) use crate::store::codec::numbered_rows as records;
+use crate::store::codec::{Writer, count_bytes};
 
 /// redb's page.
 const PAGE_BYTES: usize = 4096;
@@ -67,7 +66,7 @@ pub(super) fn cut(mut records: &[Vec<u8>]) -> impl Iterator<Item = (&[Vec<u8>], 
 /// Write records into a block's place, which has exactly as many bytes as [`cut`] said.
 pub(super) fn fill(mut place: &mut [u8], records: &[Vec<u8>]) {
     for record in records {
-        let mut head = crate::store::codec::Writer::with_capacity(4);
+        let mut head = Writer::with_capacity(4);
         head.count(record.len() as u64);
         for part in [head.finish().as_slice(), record.as_slice()] {
             let Some((here, rest)) = place.split_at_mut_checked(part.len()) else { return };
@@ -77,27 +76,10 @@ pub(super) fn fill(mut place: &mut [u8], records: &[Vec<u8>]) {
     }
 }
 
-/// The records of a block, with their numbers.
-pub(super) fn records(first: Seq, block: &[u8]) -> impl Iterator<Item = Result<(Seq, &[u8]), StoreError>> {
-    let mut reader = Reader::new(block);
-    let mut seq = first;
-    std::iter::from_fn(move || {
-        if reader.end("block").is_ok() {
-            return None;
-        }
-        let record = reader.bytes("journal record").map(|bytes| (seq, bytes));
-        if record.is_err() {
-            // a block that does not decode ends here
-            reader = Reader::new(&[]);
-        }
-        seq += 1;
-        Some(record)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Seq;
     use proptest::prelude::*;
 
     fn back(records: &[Vec<u8>]) -> Vec<(Seq, Vec<u8>)> {

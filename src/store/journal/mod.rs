@@ -14,6 +14,7 @@
 //! it was there, and a sender that repeats it is recognised.
 
 mod block;
+mod import;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ use std::thread::JoinHandle;
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::import::Importer;
 use self::writer::Committer;
 use super::StoreError;
 use super::disk::{self, Disk};

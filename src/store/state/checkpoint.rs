@@ -51,12 +51,12 @@ impl State {
                 table.insert(key, row)?;
             }
             let mut table = write.open_table(AUDIT)?;
-            for (ledger, row) in self.audit.all(self.meta.ledger) {
-                table.insert(ledger, row)?;
+            for (first, block) in self.audit.changed() {
+                table.insert(first, block)?;
             }
             let mut table = write.open_table(IGNORED)?;
-            for (number, row) in self.ignored.all(self.meta.ignored) {
-                table.insert(number, row)?;
+            for (first, block) in self.ignored.changed() {
+                table.insert(first, block)?;
             }
             let mut table = write.open_table(DEAD)?;
             for (id, letter) in &self.dead {
@@ -118,8 +118,8 @@ impl State {
                 *dirty = false;
             }
         }
-        self.audit.clear();
-        self.ignored.clear();
+        self.audit.in_file();
+        self.ignored.in_file();
         self.dead.clear();
         self.tasks_changed.clear();
         self.item_parts.written();

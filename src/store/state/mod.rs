@@ -10,8 +10,9 @@
 
 mod checkpoint;
 mod hot;
+mod image;
 mod item_maps;
-mod pending;
+mod log;
 mod query;
 mod verify;
 
@@ -19,12 +20,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
-use redb::{Database, ReadOnlyTable, ReadableDatabase, TableDefinition};
+use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
 
 pub use checkpoint::Difference;
 use hot::Hot;
+pub use image::{Builder, Image};
 use item_maps::UnwrittenParts;
-use pending::Pending;
+use log::Log;
 pub use query::HistoryItem;
 pub use verify::{Verified, Verifier};
 
@@ -212,8 +214,8 @@ pub struct State {
     /// Delivery keys.
     dedup: Dedup,
     positions: Hot,
-    audit: Pending,
-    ignored: Pending,
+    audit: Log,
+    ignored: Log,
     dead: BTreeMap<u64, Option<DeadLetter>>,
     dead_counts: BTreeMap<Cause, u64>,
     parked: BTreeMap<(u16, Box<str>), BTreeSet<u64>>,
@@ -283,8 +285,8 @@ impl State {
             meta,
             dedup,
             positions: Hot::default(),
-            audit: Pending::default(),
-            ignored: Pending::default(),
+            audit: log_of(&read, AUDIT)?,
+            ignored: log_of(&read, IGNORED)?,
             dead: BTreeMap::new(),
             dead_counts: BTreeMap::new(),
             parked: BTreeMap::new(),
@@ -412,7 +414,7 @@ impl State {
             previous: change.previous,
         };
         let link = entry.link(&self.meta.link);
-        self.audit.push(&encode_audit(&entry, change.warehouse, change.source, link_mark(&link)));
+        self.audit.push(entry.ledger, &encode_audit(&entry, change.warehouse, change.source, link_mark(&link)));
         self.meta.link = link;
         self.meta.ledger
     }
@@ -420,7 +422,7 @@ impl State {
     /// Append an ignored report. Returns its number.
     pub fn append_ignored(&mut self, row: &IgnoredRow) -> u64 {
         self.meta.ignored += 1;
-        self.ignored.push(&encode_ignored(row));
+        self.ignored.push(self.meta.ignored, &encode_ignored(row));
         self.meta.ignored
     }
 
@@ -568,6 +570,19 @@ fn encode_learnt(name: &str) -> Vec<u8> {
     let mut w = Writer::default();
     w.text(name);
     w.finish()
+}
+
+/// Where a log's rows go on.
+fn log_of(read: &ReadTransaction, table: ByNumber) -> Result<Log, StoreError> {
+    let table = read.open_table(table)?;
+    let last = table.last()?;
+    Ok(Log::after(last.as_ref().map(|(first, block)| (first.value(), block.value()))))
+}
+
+/// A row of a log, in the file.
+fn logged(table: &ReadOnlyTable<u64, Bytes>, number: u64) -> Result<Option<Vec<u8>>, StoreError> {
+    let Some((first, block)) = table.range(..=number)?.next_back().transpose()? else { return Ok(None) };
+    Ok(log::find(first.value(), block.value(), number)?.map(<[u8]>::to_vec))
 }
 
 /// The part of a link that stands beside its entry.

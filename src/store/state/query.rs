@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map;
 
-use super::{State, StoreError, TaskKey, view};
+use super::{State, StoreError, TaskKey, logged, view};
 use crate::stock::audit::Entry;
 use crate::stock::level::Position;
 use crate::stock::totals::Totals;
@@ -95,20 +95,20 @@ impl State {
     /// One audit entry, and the first bytes of its link.
     pub fn audit_entry(&self, ledger: u64) -> Result<Option<(Entry, LinkMark)>, StoreError> {
         let decode = |row: &[u8]| decode_audit(row, ledger, &self.meta.warehouses, &self.meta.sources).map(Some);
-        if let Some(row) = self.audit.numbered(ledger, self.meta.ledger) {
+        if let Some(row) = self.audit.get(ledger)? {
             return decode(row);
         }
-        match view(self.files.as_ref())?.audit.get(ledger)? {
-            Some(row) => decode(row.value()),
+        match logged(&view(self.files.as_ref())?.audit, ledger)? {
+            Some(row) => decode(&row),
             None => Ok(None),
         }
     }
 
     fn ignored_row(&self, number: u64) -> Result<Option<IgnoredRow>, StoreError> {
-        match self.ignored.numbered(number, self.meta.ignored) {
-            Some(row) => decode_ignored(row).map(Some),
-            None => view(self.files.as_ref())?.ignored.get(number)?.map(|row| decode_ignored(row.value())).transpose(),
+        if let Some(row) = self.ignored.get(number)? {
+            return decode_ignored(row).map(Some);
         }
+        logged(&view(self.files.as_ref())?.ignored, number)?.map(|row| decode_ignored(&row)).transpose()
     }
 
     /// The story of a position, newest first: at most `rows` lines of each sort.

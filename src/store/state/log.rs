@@ -1,0 +1,157 @@
+//! Rows that are only ever appended, under 1, 2, 3, ...: the ledger's entries, and the reports that were ignored.
+//!
+//! On disk they stand in blocks that fill a page: an insertion into the tree for every row would cost more than all that the
+//! fold does to make it. Where a block ends depends on its rows alone, so the file does not depend on when checkpoints were.
+//! The last block is not full yet: it stays in memory, grows, and is written again.
+//!
+//! A block's key is the number of its first row; its bytes are the rows, each behind its length (LEB128).
+
+use crate::store::StoreError;
+use crate::store::codec::{Writer, count_bytes, numbered_rows};
+
+/// Bytes of a block: a page of redb's, less what it takes for itself.
+const BLOCK_BYTES: usize = 4096 - 16;
+
+/// Where a block begins.
+#[derive(Debug, Clone, Copy)]
+struct Block {
+    first: u64,
+    at: usize,
+}
+
+/// Rows that were appended since the last checkpoint, and the block that they began in.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    bytes: Vec<u8>,
+    blocks: Vec<Block>,
+    /// Bytes that are in the file already.
+    written: usize,
+}
+
+impl Log {
+    /// Go on after the last block of the file.
+    pub(super) fn after(last: Option<(u64, &[u8])>) -> Self {
+        let Some((first, block)) = last else { return Self::default() };
+        Self { bytes: block.to_vec(), blocks: vec![Block { first, at: 0 }], written: block.len() }
+    }
+
+    /// Append the row of the next number.
+    pub(super) fn push(&mut self, number: u64, row: &[u8]) {
+        let framed = count_bytes(row.len() as u64) + row.len();
+        let full = self.blocks.last().is_none_or(|block| self.bytes.len() - block.at + framed > BLOCK_BYTES);
+        if full {
+            self.blocks.push(Block { first: number, at: self.bytes.len() });
+        }
+        let mut head = Writer::with_capacity(4);
+        head.count(row.len() as u64);
+        self.bytes.extend_from_slice(&head.finish());
+        self.bytes.extend_from_slice(row);
+    }
+
+    /// About how much memory waits to be written.
+    pub(super) fn memory(&self) -> usize {
+        self.bytes.len() - self.written
+    }
+
+    /// A row, when it is here.
+    pub(super) fn get(&self, number: u64) -> Result<Option<&[u8]>, StoreError> {
+        let Some(index) = self.blocks.partition_point(|block| block.first <= number).checked_sub(1) else { return Ok(None) };
+        self.block(index).map_or(Ok(None), |(first, block)| find(first, block, number))
+    }
+
+    fn block(&self, index: usize) -> Option<(u64, &[u8])> {
+        let block = self.blocks.get(index)?;
+        let end = self.blocks.get(index + 1).map_or(self.bytes.len(), |next| next.at);
+        Some((block.first, self.bytes.get(block.at..end)?))
+    }
+
+    /// What a checkpoint has to write: blocks by the number of their first row.
+    pub(super) fn changed(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let any = self.memory() > 0;
+        (0..self.blocks.len()).filter(move |_| any).filter_map(|index| self.block(index))
+    }
+
+    /// They are in the file. The last block stays, and so does the memory of the others, for the next ones.
+    pub(super) fn in_file(&mut self) {
+        if let Some(last) = self.blocks.pop() {
+            self.bytes.drain(..last.at);
+            self.blocks.clear();
+            self.blocks.push(Block { at: 0, ..last });
+        }
+        self.written = self.bytes.len();
+    }
+}
+
+/// A row of a block.
+pub(super) fn find(first: u64, block: &[u8], number: u64) -> Result<Option<&[u8]>, StoreError> {
+    for row in numbered_rows(first, block) {
+        let (at, row) = row?;
+        if at == number {
+            return Ok(Some(row));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(file: &BTreeMap<u64, Vec<u8>>, log: &Log, number: u64) -> Option<Vec<u8>> {
+        if let Some(row) = log.get(number).expect("decodes") {
+            return Some(row.to_vec());
+        }
+        let (first, block) = file.range(..=number).next_back()?;
+        find(*first, block, number).expect("decodes").map(<[u8]>::to_vec)
+    }
+
+    proptest! {
+        /// Rows are found at any time, and the blocks are the same whenever they were written.
+        #[test]
+        fn blocks_do_not_depend_on_checkpoints(
+            rows in proptest::collection::vec((0_usize..700, any::<u8>(), 0_u8..12), 1..120)
+        ) {
+            let (mut often, mut once) = (BTreeMap::new(), BTreeMap::new());
+            let (mut a, mut b) = (Log::default(), Log::default());
+            let mut numbered = BTreeMap::new();
+            for (number, (length, fill, write)) in (1..).zip(rows) {
+                let row = vec![fill; length];
+                a.push(number, &row);
+                b.push(number, &row);
+                numbered.insert(number, row);
+                if write == 0 {
+                    often.extend(a.changed().map(|(first, block)| (first, block.to_vec())));
+                    a.in_file();
+                    prop_assert_eq!(a.changed().count(), 0);
+                } else if write == 1 {
+                    often.extend(a.changed().map(|(first, block)| (first, block.to_vec())));
+                    a = Log::after(often.last_key_value().map(|(first, block)| (*first, block.as_slice())));
+                }
+            }
+            for (number, row) in &numbered {
+                let found = read(&often, &a, *number);
+                prop_assert_eq!(found.as_ref(), Some(row));
+            }
+            prop_assert_eq!(read(&often, &a, numbered.len() as u64 + 1), None);
+            prop_assert_eq!(read(&often, &a, 0), None);
+            often.extend(a.changed().map(|(first, block)| (first, block.to_vec())));
+            once.extend(b.changed().map(|(first, block)| (first, block.to_vec())));
+            prop_assert_eq!(often, once);
+        }
+    }
+
+    #[test]
+    fn a_block_fits_a_page_and_fills_it() {
+        let mut log = Log::default();
+        for number in 1..=1000 {
+            log.push(number, &[7; 66]);
+        }
+        let blocks: Vec<usize> = log.changed().map(|(_, block)| block.len()).collect();
+        assert!(blocks.iter().all(|bytes| *bytes <= BLOCK_BYTES));
+        assert!(blocks.iter().rev().skip(1).all(|bytes| *bytes > BLOCK_BYTES - 67));
+    }
+}
