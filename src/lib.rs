@@ -52,6 +52,7 @@
 //! | ... knows that it came before? | [`store::dedup`] (ids), [`stock::level`] (bodies without an id) |
 //! | ... keeps what cannot be used? | dead letters: [`store::rows`], released by [`pipeline::apply`] |
 //! | ... asks a platform's API? | [`pipeline::fetch`], with requests from [`sources`] |
+//! | ... keeps a full disk from stopping everything? | [`store::Reserve`] |
 //! | ... removes old deliveries? | [`pipeline::retain`] |
 //! | ... proves the numbers? | [`stock::audit`] (the chain), `stockgate verify`, `stockgate replay` |
 //! | ... makes a backup, and takes one? | [`store::backup`], over [`api`] or the files; `stockgate backup`, `stockgate restore` |

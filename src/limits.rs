@@ -82,13 +82,21 @@ pub const RETENTION_BYTES: u64 = 1024 * 1024 * 1024;
 /// Seconds between looks at what retention may drop.
 pub const RETENTION_PERIOD: Duration = Duration::from_secs(60);
 
+// ---- disk --------------------------------------------------------------------------------------------------------
+
+/// Room kept back on the disk (default), beside a copy of the state's size: what one checkpoint writes. It is twice
+/// [`CHECKPOINT_BYTES`], because a page is written whole and beside the one that it replaces.
+pub const RESERVE_BYTES: u64 = 32 * 1024 * 1024;
+/// With less free space than this no delivery is acknowledged: twice what the largest commit writes
+/// ([`JOURNAL_BATCH_BYTES`]).
+pub const DISK_FLOOR_BYTES: u64 = 8 * 1024 * 1024;
+/// Between two looks at the free space: so long it takes at most until acknowledgement resumes.
+pub const DISK_LOOK_PERIOD: Duration = Duration::from_secs(1);
+
 // ---- state ------------------------------------------------------------------------------------------------------
 
 /// redb page cache of `state.redb` (default). What is needed often is in memory as rows; the system caches the file, too.
 pub const STATE_CACHE_BYTES: usize = 16 * 1024 * 1024;
-/// A state of up to so many bytes is compared with its checksums at every start: within a second on an SSD, ten on an SD card.
-/// A larger one is when it is suspect.
-pub const STATE_CHECKED_BYTES: u64 = 256 * 1024 * 1024;
 /// Most records folded in one step: bounds how long a reader waits for the state lock.
 pub const FOLD_STEP_RECORDS: usize = 512;
 /// A checkpoint at least this often when anything changed (default). Each writes some twenty pages however little changed, and

@@ -176,6 +176,16 @@ fn describe() {
     describe_counter!("stockgate_checkpoints_total", "Checkpoints of the state, by result.");
     describe_histogram!("stockgate_checkpoint_duration_seconds", Unit::Seconds, "Time of one checkpoint.");
     describe_gauge!("stockgate_store_bytes", Unit::Bytes, "Size of a database file.");
+    describe_gauge!(
+        "stockgate_disk_free_bytes",
+        Unit::Bytes,
+        "Free space on the disk of the data directory, beside the reserve."
+    );
+    describe_gauge!(
+        "stockgate_disk_reserve_bytes",
+        Unit::Bytes,
+        "Room kept back for checkpoints and retention; 0 while it is in use because the disk is full."
+    );
     describe_gauge!("stockgate_dedup_keys", "Delivery ids remembered, to recognise a repeat.");
     describe_counter!("stockgate_tls_handshakes_total", "TLS handshakes by result.");
     describe_gauge!("stockgate_connections", "Open connections by listener.");
@@ -394,6 +404,12 @@ pub fn dedup_keys(count: u64) {
 /// Size of a database file: `journal` or `state`.
 pub fn store_bytes(file: &'static str, bytes: u64) {
     gauge!("stockgate_store_bytes", "file" => file).set(float(bytes));
+}
+
+/// Free space of the data directory's disk, and what is kept back there.
+pub fn disk(free: u64, reserve: u64) {
+    gauge!("stockgate_disk_free_bytes").set(float(free));
+    gauge!("stockgate_disk_reserve_bytes").set(float(reserve));
 }
 
 /// A TLS handshake: `ok`, `failed` or `timeout`.

@@ -56,6 +56,7 @@ pub(super) fn checks(context: &Context) -> Vec<Check> {
     let check = |name, ok: bool, problem: &str| Check { name, problem: (!ok).then(|| problem.to_owned()) };
     vec![
         check("journal", context.journal.healthy(), "cannot be written: nothing is acknowledged until its file opens again"),
+        disk(context),
         check("queue", !full, &format!("{queued} of {capacity} records wait for the journal")),
         check("certificate", health.certificate.load(Ordering::Acquire), "none is loaded"),
         check(
@@ -65,6 +66,19 @@ pub(super) fn checks(context: &Context) -> Vec<Check> {
         ),
         check("draining", !health.draining.load(Ordering::Acquire), "the gateway is stopping"),
     ]
+}
+
+/// Is there room for deliveries?
+fn disk(context: &Context) -> Check {
+    let full = context.journal.reserve().filter(|reserve| !reserve.has_room()).map(|reserve| {
+        let mib = |bytes: u64| bytes / (1024 * 1024);
+        format!(
+            "full: {} MiB are free, nothing is acknowledged until {} are; checkpoints and retention go on in the reserve",
+            mib(reserve.free()),
+            mib(reserve.needed())
+        )
+    });
+    Check { name: "disk", problem: full }
 }
 
 /// The queue is so full that the next burst would be refused.

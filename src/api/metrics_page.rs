@@ -106,6 +106,9 @@ fn refresh_rest(context: &Context, cursor: Seq, now: Timestamp) {
     metrics::journal_lost(journal.lost().iter().filter(|lost| lost.certain).map(Lost::count).sum());
     metrics::journal_queue(context.appender.queued());
     metrics::store_bytes("journal", journal.file_bytes());
+    if let Some(reserve) = journal.reserve() {
+        metrics::disk(reserve.free(), reserve.held());
+    }
     metrics::ready(health::is_ready(context));
 }
 

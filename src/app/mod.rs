@@ -23,7 +23,7 @@ use self::build::{api_sources, identity, infos, keep, routes, server_limits, sha
 use self::reload::{Core, FetchSources, Reloader, append_policy};
 use crate::api::{Api, Context, Health, Reloaded};
 use crate::config::{Checked, Loaded, Report};
-use crate::limits::JOURNAL_CACHE_BYTES;
+use crate::limits::{DISK_LOOK_PERIOD, JOURNAL_CACHE_BYTES};
 use crate::net::serve::{Limits as ServerLimits, Server};
 use crate::net::tls::TlsError;
 use crate::pipeline::apply::{Fold, FoldHandle};
@@ -32,7 +32,7 @@ use crate::pipeline::ingest::Ingest;
 use crate::pipeline::retain;
 use crate::store::journal::{Journal, Refused};
 use crate::store::state::SharedState;
-use crate::store::{StoreError, open_state};
+use crate::store::{Reserve, StoreError, open_state};
 use crate::time;
 use crate::types::ItemMaps;
 
@@ -133,8 +133,11 @@ impl Gateway {
         share_items(&mut config, &items);
         let prometheus = crate::metrics::install();
         make_data_directory(&config.data_dir)?;
+        // first, so that recovery on a full disk has room
+        let reserve = Arc::new(Reserve::open(&config.data_dir, config.store.reserve_bytes));
         let state = open_state(&config.data_dir, config.store.cache_bytes)?;
         let journal = Journal::open(&config.data_dir, JOURNAL_CACHE_BYTES, state.meta.cursor)?;
+        journal.keep_room(Arc::clone(&reserve));
         // what the fold has not reached yet may hold another policy
         let folded = state.meta.cursor == journal.head();
         let policy_in_force = if folded { state.meta.policy.clone() } else { String::new() };
@@ -150,7 +153,12 @@ impl Gateway {
 
         let policy = config.policy.to_canonical();
         if policy != policy_in_force {
-            append_policy(&appender, &config, &policy_in_force).await.map_err(StartError::Journal)?;
+            let appended = append_policy(&appender, &config, &policy_in_force).await;
+            if let Err(refused) = appended
+                && (reserve.has_room() || !comes_to(&policy, &handle, &journal, &state).await)
+            {
+                return Err(StartError::Journal(refused));
+            }
         }
         let identity = Arc::new(identity(&config)?);
         let sources = api_sources(&config)?;
@@ -202,7 +210,9 @@ impl Gateway {
             let fold = snapshots.clone();
             async move { fold.snapshot().await }
         };
-        workers.spawn(retain::run(appender.clone(), keep_changes, folded, snapshot, stopping.clone()));
+        let (tight, tight_changes) = watch::channel(false);
+        workers.spawn(retain::run(appender.clone(), keep_changes, folded, snapshot, tight_changes, stopping.clone()));
+        workers.spawn(watch_disk(reserve, tight));
         workers.spawn(fetch_workers(fetch_changes, Arc::clone(&core), handle.clone(), stopping.clone()));
         workers.spawn(async move {
             loop {
@@ -295,6 +305,27 @@ impl Gateway {
     }
 }
 
+/// The runtime of a gateway. The journal and the fold have threads of their own, so one core is left to them: a worker too many
+/// only takes turns with them, and workers pass each other tasks for which there is no idle core.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let workers = cores.saturating_sub(1).max(1);
+    tokio::runtime::Builder::new_multi_thread().worker_threads(workers).max_blocking_threads(16).enable_all().build()
+}
+
+/// Does the fold come to this policy by itself, at the end of what is in the journal? A start on a full disk needs to know:
+/// it cannot append the policy, and it must go on if it can, because retention is what gets it out of there.
+async fn comes_to(policy: &str, fold: &FoldHandle, journal: &Journal, state: &SharedState) -> bool {
+    let (head, mut folded) = (journal.head(), fold.folded());
+    while *folded.borrow_and_update() < head {
+        tokio::select! {
+            changed = folded.changed() => if changed.is_err() { return false },
+            () = tokio::time::sleep(WATCH_PERIOD) => if fold.stuck() { return false },
+        }
+    }
+    state.read().unwrap_or_else(PoisonError::into_inner).meta.policy == policy
+}
+
 fn log_panic(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
         tracing::error!(%error, "a task panicked");
@@ -308,6 +339,18 @@ async fn watch_fold(fold: FoldHandle, core: Arc<Core>) {
         tokio::time::sleep(WATCH_PERIOD).await;
     }
     core.health.fold_alive(false);
+}
+
+/// Looks at the disk, and tells retention when it has become full.
+async fn watch_disk(reserve: Arc<Reserve>, tight: watch::Sender<bool>) {
+    while !tight.is_closed() {
+        let looking = Arc::clone(&reserve);
+        // to allocate a file can take a while
+        log_panic(tokio::task::spawn_blocking(move || looking.look()).await);
+        let is = !reserve.has_room();
+        tight.send_if_modified(|was| std::mem::replace(was, is) != is);
+        tokio::time::sleep(DISK_LOOK_PERIOD).await;
+    }
 }
 
 /// Runs a worker for each source that can be asked; starts them anew when the configuration changes.

@@ -76,7 +76,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
         }
     };
     logging::start(&config.log);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(16).build() {
+    let runtime = match crate::app::runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("stockgate: cannot start: {error}");
@@ -186,7 +186,9 @@ fn exit_code(error: &StartError) -> ExitCode {
     ExitCode::from(match error {
         error if error.is_configuration() => CONFIGURATION,
         StartError::Bind { .. } | StartError::Store(StoreError::Locked(_)) => UNAVAILABLE,
-        StartError::Journal(_) | StartError::Store(StoreError::Io(_)) | StartError::Thread(_) => TRY_AGAIN,
+        StartError::Journal(_) | StartError::Store(StoreError::Io(_) | StoreError::Full(_)) | StartError::Thread(_) => {
+            TRY_AGAIN
+        }
         _ => FAILURE,
     })
 }

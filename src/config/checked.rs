@@ -141,11 +141,17 @@ pub struct StoreConfig {
     pub cache_bytes: usize,
     /// A checkpoint of the state at least this often when anything changed.
     pub checkpoint: Duration,
+    /// Least room kept back on the disk, in bytes.
+    pub reserve_bytes: u64,
 }
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { cache_bytes: limits::STATE_CACHE_BYTES, checkpoint: limits::CHECKPOINT_PERIOD }
+        Self {
+            cache_bytes: limits::STATE_CACHE_BYTES,
+            checkpoint: limits::CHECKPOINT_PERIOD,
+            reserve_bytes: limits::RESERVE_BYTES,
+        }
     }
 }
 

@@ -53,6 +53,7 @@ fn fixed(out: &mut String, checked: &Checked) -> fmt::Result {
     writeln!(out, "bytes = {}", quoted(units::size_text(retention.bytes)))?;
     writeln!(out, "\n[store]\ncache = {}", bytes(store.cache_bytes))?;
     writeln!(out, "checkpoint = {}", quoted(units::time_text(store.checkpoint)))?;
+    writeln!(out, "reserve = {}", quoted(units::size_text(store.reserve_bytes)))?;
     writeln!(out, "\n[log]\nlevel = {}\nformat = {}", quoted(log.level.as_str()), quoted(log.format.as_str()))
 }
 

@@ -40,6 +40,7 @@ pub const FIXED_KEYS: &[(&str, Shape)] = &[
     ("retention.bytes", Shape::Text),
     ("store.cache", Shape::Text),
     ("store.checkpoint", Shape::Text),
+    ("store.reserve", Shape::Text),
     ("tls.certificate", Shape::Text),
     ("tls.key", Shape::Text),
     ("tls.names", Shape::List),

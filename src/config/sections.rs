@@ -45,6 +45,7 @@ pub(super) fn read(root: &mut Settings, context: &Context<'_>, found: &mut Findi
         store: in_section(root, "store", found, |store| StoreConfig {
             cache_bytes: memory(store, "cache", MIB..=GIB, limits::STATE_CACHE_BYTES),
             checkpoint: units::time(store, "checkpoint", Duration::from_millis(100)..=hours(1), limits::CHECKPOINT_PERIOD),
+            reserve_bytes: units::size(store, "reserve", MIB..=64 * GIB, limits::RESERVE_BYTES),
         }),
         log: in_section(root, "log", found, |log| LogConfig {
             level: log.choice("level", LogLevel::WORDS).unwrap_or_default(),

@@ -24,7 +24,7 @@ pub struct Keep {
 const PIECES: u64 = 8;
 const AT_LEAST_EVERY: Duration = Duration::from_secs(24 * 3600);
 
-/// Look once a minute until told to stop.
+/// Look once a minute until told to stop, and at once when the disk has become full (`tight`): then every piece is worth it.
 ///
 /// `folded` says up to where the state is durable; `snapshot` makes the copy of the state that stands for the removed records
 /// from then on, and says up to where it reaches. Without one nothing is removed: state and journal together always hold
@@ -34,6 +34,7 @@ pub async fn run<F, S>(
     keep: watch::Receiver<Keep>,
     folded: impl Fn() -> Seq,
     snapshot: F,
+    mut tight: watch::Receiver<bool>,
     mut stop: watch::Receiver<bool>,
 ) where
     F: Fn() -> S,
@@ -43,6 +44,7 @@ pub async fn run<F, S>(
     loop {
         tokio::select! {
             () = tokio::time::sleep(RETENTION_PERIOD) => {}
+            Ok(()) = tight.changed() => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
         let now = time::now();
@@ -50,7 +52,8 @@ pub async fn run<F, S>(
         let before = Timestamp(now.0.saturating_sub(i64::try_from(age.as_micros()).unwrap_or(i64::MAX)));
         let look = Retention { before, max_bytes: bytes, folded: folded(), only_look: true };
         let would = journal.retain(look).await;
-        if !worth_it(would, bytes, now.since(removed_at)) {
+        let keep = if *tight.borrow() { 0 } else { bytes };
+        if !worth_it(would, keep, now.since(removed_at)) {
             continue;
         }
         match snapshot().await {
@@ -113,7 +116,8 @@ mod tests {
             }
         };
         let mut worker = tokio::task::JoinSet::new();
-        worker.spawn(run(appender.clone(), keep, || 30, snapshot, stopping));
+        let (_tight, tight) = watch::channel(false);
+        worker.spawn(run(appender.clone(), keep, || 30, snapshot, tight, stopping));
         while journal.oldest() != 31 {
             tokio::time::advance(RETENTION_PERIOD).await;
             assert!(worker.try_join_next().is_none(), "the worker works on");
@@ -133,5 +137,6 @@ mod tests {
         assert!(!worth_it(piece(16 << 20), 1 << 30, Duration::from_secs(60)));
         assert!(worth_it(piece(16 << 20), 1 << 30, AT_LEAST_EVERY));
         assert!(worth_it(piece(128 << 20), 1 << 30, Duration::from_secs(60)));
+        assert!(worth_it(piece(1), 0, Duration::from_secs(1)), "on a full disk every piece counts");
     }
 }

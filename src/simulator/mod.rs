@@ -35,7 +35,7 @@ pub mod truth;
 
 use meter::{Meter, Tally};
 use platform::{Ground, PLATFORMS, Platform, SHARED};
-use sender::{Outbox, Pacer, Target, drive};
+use sender::{Outbox, Pacer, Target, Witness, drive};
 use traffic::{HEAD_START, Lane};
 use truth::{Account, Mapping};
 
@@ -221,30 +221,44 @@ impl World {
     }
 
     /// Send for a while, then deliver what is owed. `progress` is called a few times a second.
-    pub async fn run(&self, run: &Run, mut progress: impl FnMut(&Self)) -> Result<Ran, TrustError> {
+    pub async fn run(&self, run: &Run, progress: impl FnMut(&Self)) -> Result<Ran, TrustError> {
+        self.run_until(&run.target, run.rate, None, tokio::time::sleep(run.duration), progress).await
+    }
+
+    /// Send until told to stop, then deliver what is owed. Goes on while the gateway is away. The witness is told of every
+    /// genuine attempt.
+    pub async fn run_until(
+        &self,
+        target: &Target,
+        rate: Option<u32>,
+        witness: Option<Arc<dyn Witness>>,
+        end: impl Future<Output = ()>,
+        mut progress: impl FnMut(&Self),
+    ) -> Result<Ran, TrustError> {
         let (stop, stopping) = watch::channel(false);
-        let pacer = Arc::new(Pacer::new(run.rate));
+        let pacer = Arc::new(Pacer::new(rate));
         let mut lanes = JoinSet::new();
         for simulated in &self.accounts {
             let (account, meter) = (Arc::clone(&simulated.account), Arc::clone(&simulated.meter));
-            let outbox = Arc::new(Outbox::new(simulated.platform, account, meter, &run.target)?);
+            let outbox = Arc::new(Outbox::new(simulated.platform, account, meter, target, witness.clone())?);
             outbox.greet().await;
             for lane in self.lanes(simulated) {
                 lanes.spawn(drive(lane, Arc::clone(&outbox), Arc::clone(&pacer), stopping.clone(), PATIENCE));
             }
         }
-        let end = time::instant() + run.duration;
-        while time::instant() < end {
-            let left = end.saturating_duration_since(time::instant());
-            tokio::time::sleep(left.min(PROGRESS_EVERY)).await;
-            progress(self);
+        let mut tick = tokio::time::interval(PROGRESS_EVERY);
+        let mut end = std::pin::pin!(end);
+        loop {
+            tokio::select! {
+                () = &mut end => break,
+                _ = tick.tick() => progress(self),
+            }
         }
         for simulated in &self.accounts {
             simulated.account.calm_down();
         }
         stop.send_replace(true);
         let mut undelivered = 0;
-        let mut tick = tokio::time::interval(PROGRESS_EVERY);
         loop {
             tokio::select! {
                 ended = lanes.join_next() => match ended {

@@ -34,8 +34,27 @@ const ANSWER_MAX_BYTES: usize = 64 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A path token and a secret that are nobody's.
 const NOT_THE_SECRET: &str = "00000000000000000000000000000000";
-/// How long a lane waits before it tries again what was not taken, at the end.
+/// How long a lane waits when there was no answer, and at the end before it tries again what was not taken.
 const BACK_OFF: Duration = Duration::from_millis(200);
+
+/// One attempt to deliver something genuine, as its sender would tell it from others.
+#[derive(Debug, Clone, Copy)]
+pub struct Sent<'a> {
+    /// The configured source.
+    pub source: &'a str,
+    /// The platform's id of the delivery, which a repeat keeps; empty where its deliveries have none.
+    pub id: &'a str,
+    /// The body.
+    pub body: &'a [u8],
+}
+
+/// Keeps books about a run: what was sent, and what was acknowledged. Called by many lanes at once.
+pub trait Witness: Send + Sync {
+    /// Before the first byte leaves.
+    fn sending(&self, sent: Sent<'_>);
+    /// The gateway has said that it is taken.
+    fn taken(&self, sent: Sent<'_>);
+}
 
 /// What the lanes of one account share.
 pub(super) struct Outbox {
@@ -45,6 +64,7 @@ pub(super) struct Outbox {
     meter: Arc<Meter>,
     client: Client,
     base: BaseUrl,
+    witness: Option<Arc<dyn Witness>>,
 }
 
 impl Outbox {
@@ -53,6 +73,7 @@ impl Outbox {
         account: Arc<Account>,
         meter: Arc<Meter>,
         target: &Target,
+        witness: Option<Arc<dyn Witness>>,
     ) -> Result<Self, TrustError> {
         let manners = platform.manners();
         let limits =
@@ -60,7 +81,15 @@ impl Outbox {
         let alpn = if manners.wire == Wire::Http2 { Alpn::Http2 } else { Alpn::Http1 };
         let client = Client::with(Trust::Fingerprint(target.fingerprint), alpn, limits, false)?;
         let settings = SenderSettings::new(platform.kind(), &Map::new()).expect("every simulated platform signs somehow");
-        Ok(Self { platform, account, settings, meter, client, base: target.base.clone() })
+        Ok(Self { platform, account, settings, meter, client, base: target.base.clone(), witness })
+    }
+
+    /// Tell the witness, if there is one; what is forged is nobody's delivery.
+    fn tell(&self, shot: &Shot, tell: impl FnOnce(&dyn Witness, Sent<'_>)) {
+        if let Some(witness) = self.witness.as_deref().filter(|_| !shot.forged) {
+            let id = if self.platform.manners().named { shot.hook.id.as_str() } else { "" };
+            tell(witness, Sent { source: self.account.name, id, body: &shot.hook.body });
+        }
     }
 
     /// The request of an attempt.
@@ -206,6 +235,7 @@ impl Line {
     async fn deliver(&mut self, lane: &mut Lane, mut shot: Shot) {
         loop {
             let request = self.outbox.request(&shot, time::now());
+            self.outbox.tell(&shot, |witness, sent| witness.sending(sent));
             let began = time::instant();
             let answer = self.send(request).await;
             let took = time::instant().duration_since(began);
@@ -218,7 +248,14 @@ impl Line {
                     (Ending::Lost, Outcome::Silence)
                 }
             };
+            if ending == Ending::Ok {
+                self.outbox.tell(&shot, |witness, sent| witness.taken(sent));
+            }
             self.outbox.meter.count(shot.forged, ending, took);
+            if ending == Ending::Lost {
+                // a gateway that is down is not asked in a tight loop
+                tokio::time::sleep(BACK_OFF).await;
+            }
             if lane.answered(&mut shot, outcome) == Then::Go {
                 return;
             }

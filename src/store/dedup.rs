@@ -151,6 +151,11 @@ impl Dedup {
         }
     }
 
+    /// Keys in a generation.
+    pub fn generation_keys(&self) -> usize {
+        self.capacity
+    }
+
     /// Restore from the rows of `dedup-generations` and `dedup-log`.
     pub fn load(
         capacity: usize,

@@ -6,6 +6,7 @@
 //! - [`dedup`]: delivery keys in generations.
 //! - [`backup`]: both of them in a directory of plain files, made while the gateway works.
 //! - [`disk`]: files and their names, as all of the above see them.
+//! - [`Reserve`]: room that is kept back on the disk, for when it is full.
 //! - [`rows`]: the rows of the state and their encodings; [`codec`]: the encodings themselves.
 #![expect(clippy::disallowed_types, reason = "this is the one module that names redb")]
 
@@ -15,6 +16,7 @@ pub mod dedup;
 pub mod disk;
 pub mod journal;
 mod recover;
+mod reserve;
 pub mod rows;
 pub mod state;
 
@@ -23,6 +25,7 @@ use std::path::{Path, PathBuf};
 
 use self::disk::{Disk, RealDisk};
 pub use self::recover::{open_state, open_state_on};
+pub use self::reserve::Reserve;
 
 /// Version of both files' forms. A file with a higher one is refused: an older program must not guess.
 pub const SCHEMA_VERSION: u64 = 2;
@@ -46,8 +49,10 @@ pub enum StoreError {
         /// What redb says.
         cause: String,
     },
-    /// The disk failed or is full.
+    /// The disk failed.
     Io(String),
+    /// The disk is full, or our share of it.
+    Full(String),
     /// A row does not decode: a bug, or damage that the checksums did not see.
     Row(String),
 }
@@ -69,6 +74,7 @@ impl fmt::Display for StoreError {
                 file.display()
             ),
             Self::Damaged { file, cause } => write!(f, "{} cannot be opened: {cause}", file.display()),
+            Self::Full(cause) => write!(f, "the disk is full: {cause}"),
             Self::Io(cause) => write!(f, "the store's disk failed: {cause}"),
             Self::Row(cause) => write!(f, "a stored row does not decode: {cause}"),
         }
@@ -77,7 +83,18 @@ impl fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {}
 
-macro_rules! io_errors {
+impl StoreError {
+    /// The disk failed or is full: later it may work again. Anything else stays as it is.
+    pub fn is_disk(&self) -> bool {
+        matches!(self, Self::Io(_) | Self::Full(_))
+    }
+
+    fn from_io(error: &std::io::Error, text: String) -> Self {
+        if reserve::is_full(error) { Self::Full(text) } else { Self::Io(text) }
+    }
+}
+
+macro_rules! redb_errors {
     ($($kind:ty),*) => {$(
         impl From<$kind> for StoreError {
             fn from(error: $kind) -> Self {
@@ -86,14 +103,15 @@ macro_rules! io_errors {
         }
     )*};
 }
-io_errors!(redb::StorageError, redb::TableError, redb::TransactionError, redb::CommitError, redb::SetDurabilityError);
+redb_errors!(redb::StorageError, redb::TableError, redb::TransactionError, redb::CommitError);
 
-/// Tell damage from a disk that fails: pages that are not there and trees that do not hold together are the file's fault.
+/// Tell damage from a disk that fails: pages that are not there and trees that do not hold together are the file's fault. A
+/// restart finds them and sets the file aside; to wait for the disk would be to wait for ever.
 fn of_redb(error: redb::Error) -> StoreError {
     match error {
         redb::Error::Io(io) if is_damaged_file(&io) => StoreError::Row(io.to_string()),
-        redb::Error::Io(_)
-        | redb::Error::PreviousIo
+        redb::Error::Io(io) => StoreError::from_io(&io, io.to_string()),
+        redb::Error::PreviousIo
         | redb::Error::DatabaseAlreadyOpen
         | redb::Error::DatabaseClosed
         | redb::Error::LockPoisoned(_)
@@ -128,11 +146,6 @@ pub fn state_path(data: &Path) -> PathBuf {
     data.join("state.redb")
 }
 
-/// A state that is to be checked page by page before it is used again.
-fn suspect_path(data: &Path) -> PathBuf {
-    data.join("state.suspect")
-}
-
 /// The state's last snapshot in a data directory: what the journal's removed part had come to.
 pub fn snapshot_path(data: &Path) -> PathBuf {
     data.join("snapshot.redb")
@@ -160,7 +173,7 @@ fn not_opened(path: &Path, error: redb::DatabaseError) -> StoreError {
     match error {
         redb::DatabaseError::DatabaseAlreadyOpen => StoreError::Locked(path.to_owned()),
         redb::DatabaseError::Storage(redb::StorageError::Io(io)) if !is_damaged_file(&io) => {
-            StoreError::Io(format!("{}: {io}", path.display()))
+            StoreError::from_io(&io, format!("{}: {io}", path.display()))
         }
         other => StoreError::Damaged { file: path.to_owned(), cause: other.to_string() },
     }

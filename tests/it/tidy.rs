@@ -90,9 +90,11 @@ impl Source {
         self.path.strip_prefix("src/")
     }
 
-    /// Compiled for tests only, as a whole file.
+    /// Compiled for tests only, as a whole file. The benchmark's load is a program: it keeps to a schedule, and has tests itself.
     fn is_test(&self) -> bool {
-        self.path.starts_with("tests/") || self.path.contains("/tests/") || self.path.ends_with("tests.rs")
+        (self.path.starts_with("tests/") && !self.path.starts_with("tests/bench/"))
+            || self.path.contains("/tests/")
+            || self.path.ends_with("tests.rs")
     }
 }
 
@@ -490,6 +492,8 @@ fn the_text_rules_fire() {
     fires(honest_tests, "tests/it/a.rs", "std::thread::sleep(SECOND);", "do not sleep");
     fires(honest_tests, "src/a.rs", "#[cfg(test)]\nmod tests {\n    tokio::time::sleep(SECOND).await;\n}", "src/a.rs:3");
     passes(honest_tests, "src/a.rs", "tokio::time::sleep(PAUSE).await;\n#[cfg(test)]\nmod tests {}");
+    passes(honest_tests, "tests/bench/a.rs", "thread::sleep(PAUSE);\n#[cfg(test)]\nmod tests {}");
+    fires(honest_tests, "tests/bench/a.rs", "#[cfg(test)]\nmod tests {\n    thread::sleep(SECOND);\n}", "do not sleep");
     passes(honest_tests, "src/a/tests.rs", &format!("// {SLEEP_REASON}.\ntokio::time::sleep(SHORT).await;"));
 }
 

@@ -18,6 +18,9 @@ write() {
     (umask 077 && cat >"$1")
 }
 
+# Where the gateway listens and keeps its data, and what it runs under (strace and its options).
+: "${LISTEN:=127.0.0.1:0}" "${ADMIN_LISTEN:=127.0.0.1:0}" "${DATA:=data}"
+UNDER=()
 GATEWAY=
 stop_gateway() {
     if [[ -n $GATEWAY ]]; then
@@ -27,12 +30,21 @@ stop_gateway() {
         GATEWAY=
     fi
 }
-trap 'status=$?; [[ -z $GATEWAY ]] || kill -KILL "$GATEWAY" 2>/dev/null || true; exit $status' EXIT
+kill_gateway() {
+    if [[ -n $GATEWAY ]]; then
+        kill -KILL "$GATEWAY" 2>/dev/null || true
+        wait "$GATEWAY" 2>/dev/null || true
+        GATEWAY=
+    fi
+}
+# What a test leaves behind when it ends, however it ends; a test may add to it.
+CLEANUP=(kill_gateway)
+trap 'status=$?; for step in "${CLEANUP[@]}"; do $step || true; done; exit $status' EXIT
 
 # start_gateway ARGS..: serve on free ports; sets GATEWAY (pid), PUBLIC and ADMIN (URLs). Returns when it listens.
 start_gateway() {
     local line
-    exec 3< <(exec "$BIN" serve --listen 127.0.0.1:0 --admin 127.0.0.1:0 --data data "$@" 2>gateway.log)
+    exec 3< <(exec "${UNDER[@]}" "$BIN" serve --listen "$LISTEN" --admin "$ADMIN_LISTEN" --data "$DATA" "$@" 2>gateway.log)
     GATEWAY=$!
     PUBLIC= ADMIN=
     while [[ -z $ADMIN ]] && IFS= read -r line <&3; do
@@ -79,7 +91,7 @@ hex_of() {
 deliver() {
     local expected=$1 path=$2 body=$3 status
     shift 3
-    status=$(printf %s "$body" | curl -sS --max-time 30 --cacert data/tls-cert.pem -o answer.body -w '%{http_code}' \
+    status=$(printf %s "$body" | curl -sS --max-time 30 --cacert "$DATA/tls-cert.pem" -o answer.body -w '%{http_code}' \
         -X POST --data-binary @- -H 'expect:' "$@" "$PUBLIC$path")
     same "answer to $path" "$expected" "$status"
 }

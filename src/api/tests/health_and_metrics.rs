@@ -10,7 +10,7 @@ async fn readiness_names_what_is_wrong() {
     let ready = world.get("/readyz").await;
     assert_eq!((ready.status, ready.text()), (200, "ok\n"));
     let all = world.get("/healthz?verbose").await;
-    assert_eq!(all.text(), "journal: ok\nqueue: ok\ncertificate: ok\nfold: ok\ndraining: ok\nok\n");
+    assert_eq!(all.text(), "journal: ok\ndisk: ok\nqueue: ok\ncertificate: ok\nfold: ok\ndraining: ok\nok\n");
     world.health.fold_alive(false);
     let answer = world.get("/readyz").await;
     assert_eq!(

@@ -9,7 +9,6 @@ mod facts;
 mod rules;
 mod step;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, PoisonError};
@@ -66,7 +65,7 @@ impl FoldHandle {
         self.alive.load(Ordering::Acquire)
     }
 
-    /// The state cannot be written now (a full disk): deliveries are kept in the journal, levels stand still.
+    /// The state cannot be written or read now (a full or failing disk): deliveries are kept in the journal, levels stand still.
     pub fn stuck(&self) -> bool {
         self.stuck.load(Ordering::Acquire)
     }
@@ -139,40 +138,35 @@ impl Fold {
     /// Start the thread. `period`: a checkpoint at least this often while anything changes.
     pub fn start(self, state: SharedState, journal: Journal, period: Duration) -> std::io::Result<JoinHandle<()>> {
         let counted_from = journal.head();
-        let Self { handle, items, queue, progress } = self;
         std::thread::Builder::new().name("fold".to_owned()).spawn(move || {
-            let run = || {
-                let folder = Folder::new(&mut state.write().unwrap_or_else(PoisonError::into_inner), items)?;
-                let worker = Worker {
-                    state: Arc::clone(&state),
-                    journal,
-                    folder,
-                    period,
-                    counted_from,
-                    last_checkpoint: time::instant(),
-                    progress,
-                    durable: Arc::clone(&handle.durable),
-                    queued_bytes: Arc::clone(&handle.queued_bytes),
-                    stuck: Arc::clone(&handle.stuck),
-                };
-                worker.run(&queue)
-            };
-            let astray = match catch_unwind(AssertUnwindSafe(run)) {
-                Ok(Ok(())) => false,
-                Ok(Err(error)) => {
-                    tracing::error!(%error, "the fold has stopped");
-                    matches!(error, StoreError::Row(_) | StoreError::Damaged { .. })
-                }
-                Err(_) => {
-                    tracing::error!("the fold has panicked");
-                    true
+            let items = self.items;
+            let folder = Folder::new(&mut state.write().unwrap_or_else(PoisonError::into_inner), items.clone());
+            let folder = match folder {
+                Ok(folder) => folder,
+                Err(error) => {
+                    tracing::error!(%error, "the fold cannot start");
+                    self.handle.alive.store(false, Ordering::Release);
+                    return;
                 }
             };
-            // damage would lead the next process astray, too: it shall look first
-            if astray && let Err(error) = state.read().unwrap_or_else(PoisonError::into_inner).suspect() {
-                tracing::warn!(%error, "the state could not be marked for a check");
+            let worker = Worker {
+                state,
+                journal,
+                folder,
+                items,
+                period,
+                counted_from,
+                last_checkpoint: time::instant(),
+                progress: self.progress,
+                durable: Arc::clone(&self.handle.durable),
+                queued_bytes: Arc::clone(&self.handle.queued_bytes),
+                stuck: Arc::clone(&self.handle.stuck),
+                torn: false,
+            };
+            if let Err(error) = worker.run(&self.queue) {
+                tracing::error!(%error, "the fold has stopped");
             }
-            handle.alive.store(false, Ordering::Release);
+            self.handle.alive.store(false, Ordering::Release);
         })
     }
 }
@@ -203,6 +197,7 @@ struct Worker {
     state: SharedState,
     journal: Journal,
     folder: Folder,
+    items: ItemMaps,
     period: Duration,
     /// Records up to here were there when the process started: they are folded, but not counted in its metrics.
     counted_from: Seq,
@@ -211,9 +206,11 @@ struct Worker {
     durable: Arc<AtomicU64>,
     queued_bytes: Arc<AtomicUsize>,
     stuck: Arc<AtomicBool>,
+    /// A record is folded in part: the memory is not the fold of anything.
+    torn: bool,
 }
 
-/// How long to wait before a state that could not be written is tried again.
+/// How long to wait before a state that could not be written or read is tried again.
 const STUCK_PAUSE: Duration = Duration::from_secs(1);
 
 impl Worker {
@@ -256,6 +253,8 @@ impl Worker {
             }
             if self.is_stuck() && self.last_checkpoint.elapsed() >= STUCK_PAUSE {
                 self.try_again()?;
+                // what came meanwhile is in the journal, and nobody may send a message soon
+                self.catch_up(Seq::MAX)?;
             }
             self.checkpoint_when_due()?;
         }
@@ -270,7 +269,14 @@ impl Worker {
             return Err(StoreError::Io("the state cannot be written".to_owned()));
         }
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        state.snapshot().map(|()| state.meta.cursor)
+        state.snapshot().inspect_err(|error| self.want_room(error)).map(|()| state.meta.cursor)
+    }
+
+    /// A write has failed: the next try may use the reserve.
+    fn want_room(&self, error: &StoreError) {
+        if let Some(reserve) = self.journal.reserve() {
+            reserve.failed(error);
+        }
     }
 
     /// Open the state's file again and write what could not be written.
@@ -278,8 +284,16 @@ impl Worker {
         if !self.is_stuck() {
             return Ok(());
         }
-        let reopened = self.state.write().unwrap_or_else(PoisonError::into_inner).reopen();
+        let torn = self.torn;
+        let reopened =
+            if torn { self.begin_again() } else { self.state.write().unwrap_or_else(PoisonError::into_inner).reopen() };
         match reopened {
+            Ok(()) if torn => {
+                self.torn = false;
+                self.stuck.store(false, Ordering::Release);
+                tracing::info!(cursor = self.cursor(), "the state can be read again: it goes on from its last checkpoint");
+                Ok(())
+            }
             Ok(()) => {
                 self.stuck.store(false, Ordering::Release);
                 self.checkpoint()?;
@@ -288,13 +302,28 @@ impl Worker {
                 }
                 Ok(())
             }
-            Err(error @ StoreError::Io(_)) => {
+            Err(error) if error.is_disk() => {
                 tracing::warn!(%error, "the state still cannot be opened");
+                self.want_room(&error);
                 self.last_checkpoint = time::instant();
                 Ok(())
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Go back to the last checkpoint.
+    fn begin_again(&mut self) -> Result<(), StoreError> {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.reload()?;
+        match Folder::new(&mut state, self.items.clone()) {
+            Ok(folder) => self.folder = folder,
+            Err(error) => {
+                state.discard();
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     fn cursor(&self) -> Seq {
@@ -311,6 +340,9 @@ impl Worker {
             (batch.first..).zip(&batch.records).skip(skip).map(|(seq, bytes)| (seq, bytes.as_slice())).collect();
         for part in records.chunks(FOLD_STEP_RECORDS) {
             self.step(part)?;
+            if self.is_stuck() {
+                break;
+            }
         }
         Ok(())
     }
@@ -351,6 +383,7 @@ impl Worker {
         let mut counted = false;
         {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            let before = state.meta.cursor;
             if let Some((first, _)) = records.first()
                 && *first != state.meta.cursor + 1
             {
@@ -367,7 +400,21 @@ impl Worker {
                     // what came before belongs to an earlier process
                     (tally, counted) = (Tally::default(), true);
                 }
-                self.folder.fold(&mut state, *seq, bytes, &mut tally)?;
+                match self.folder.fold(&mut state, *seq, bytes, &mut tally) {
+                    Ok(()) => {}
+                    // part of the record may have acted already, and it must not act twice: back to the last checkpoint
+                    Err(error) if error.is_disk() => {
+                        tracing::error!(%error, "the state cannot be read: levels stand still until it can");
+                        state.discard();
+                        // what is folded again is not counted again; of this step nothing has been
+                        self.counted_from = self.counted_from.max(before);
+                        self.torn = true;
+                        self.last_checkpoint = time::instant();
+                        self.stuck.store(true, Ordering::Release);
+                        return Ok(());
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         }
         if counted {
@@ -416,8 +463,9 @@ impl Worker {
                 self.durable.store(cursor, Ordering::Release);
                 Ok(())
             }
-            Err(error @ StoreError::Io(_)) => {
+            Err(error) if error.is_disk() => {
                 tracing::error!(%error, "the state cannot be written: levels stand still until it can");
+                self.want_room(&error);
                 self.stuck.store(true, Ordering::Release);
                 Ok(())
             }
@@ -457,6 +505,8 @@ fn report(tally: &Tally, sources: &Names) {
     }
 }
 
+#[cfg(test)]
+mod disk_tests;
 #[cfg(test)]
 mod items_tests;
 #[cfg(test)]

@@ -5,6 +5,8 @@
 //! reads and writes its file by itself; here it is only opened.
 
 #[cfg(test)]
+pub(crate) mod failing;
+#[cfg(test)]
 pub(crate) mod lying;
 mod paced;
 
@@ -67,6 +69,10 @@ pub trait Disk: fmt::Debug + Send + Sync {
 
     /// Make the names in a directory durable.
     fn sync_directory(&self, directory: &Path) -> io::Result<()>;
+
+    /// Drop what is remembered of a file, so that it is read from the medium. For a file whose fsync has failed: the system then
+    /// counts its pages as written, keeps showing them, and never writes them again.
+    fn forget(&self, _path: &Path) {}
 }
 
 /// Bytes that a copy writes before it syncs them.
@@ -151,6 +157,14 @@ impl Disk for RealDisk {
         let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
         File::open(directory)?.sync_all()
     }
+
+    fn forget(&self, path: &Path) {
+        let forgotten =
+            File::open(path).and_then(|file| Ok(rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?));
+        if let Err(error) = forgotten {
+            tracing::debug!(path = %path.display(), %error, "the page cache cannot be dropped");
+        }
+    }
 }
 
 /// The directory that a file's name stands in.
@@ -165,7 +179,11 @@ pub(super) fn copy_whole(disk: &dyn Disk, from: &Path, to: &Path) -> Result<(), 
         .copy(from, &unfinished)
         .and_then(|()| disk.rename(&unfinished, to))
         .and_then(|()| disk.sync_directory(directory_of(to)));
-    copied.map_err(|error| StoreError::Io(format!("{} to {}: {error}", from.display(), to.display())))
+    copied.map_err(|error| {
+        // on a full disk the half of a copy is what others have no room for
+        drop(disk.remove(&unfinished));
+        StoreError::from_io(&error, format!("{} to {}: {error}", from.display(), to.display()))
+    })
 }
 
 /// Give a damaged file a name that nobody opens, `<name>.damaged-<k>`, and make that durable. Returns the new name.

@@ -10,7 +10,7 @@
 //! a file with a segment's name is a whole database. Segments that the state has not folded durably are never removed.
 //!
 //! After a failed commit nothing is acknowledged and the file is not written again: it is closed, opened anew (redb then
-//! repairs it), and only then work goes on. A batch that failed may still be found in the file afterwards; nobody was told
+//! repairs it) from what the medium really holds and not from the system's cache (see [`Disk::forget`]), and only then work goes on. A batch that failed may still be found in the file afterwards; nobody was told
 //! it was there, and a sender that repeats it is recognised.
 //!
 //! Damage never stops a start and needs no person: a segment that cannot be read is set aside and replaced by what it still
@@ -25,7 +25,7 @@ mod writer;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
@@ -35,8 +35,8 @@ pub use self::import::Importer;
 use self::mend::Older;
 pub use self::salvage::Lost;
 use self::writer::Committer;
-use super::StoreError;
 use super::disk::{self, Disk};
+use super::{Reserve, StoreError};
 use crate::limits::JOURNAL_SEGMENT_BYTES;
 use crate::time::Timestamp;
 use crate::types::Seq;
@@ -54,7 +54,7 @@ const OLD_SEGMENT_CACHE_BYTES: usize = 1024 * 1024;
 pub enum Refused {
     /// The queue is full: try again soon.
     Full,
-    /// The journal cannot commit (disk full, disk broken) or is closing.
+    /// The journal cannot commit (disk full, disk broken), has no room to (see [`Reserve`]), or is closing.
     Unavailable,
 }
 
@@ -126,6 +126,7 @@ struct Shared {
     filled: AtomicU64,
     healthy: AtomicBool,
     queued: AtomicU64,
+    reserve: OnceLock<Arc<Reserve>>,
 }
 
 /// The journal: readers and appenders share it; its thread ends when every [`Appender`] is gone.
@@ -159,7 +160,7 @@ impl Pending {
 impl Appender {
     /// Queue a record. It is owned by the queue from here on: whoever waits may go away.
     pub fn append(&self, bytes: Vec<u8>) -> Result<Pending, Refused> {
-        if !self.shared.healthy.load(Ordering::Acquire) {
+        if !self.shared.healthy.load(Ordering::Acquire) || self.shared.reserve.get().is_some_and(|r| !r.has_room()) {
             return Err(Refused::Unavailable);
         }
         let (done, wait) = oneshot::channel();
@@ -229,6 +230,7 @@ impl Journal {
             filled: AtomicU64::new(0),
             healthy: AtomicBool::new(true),
             queued: AtomicU64::new(0),
+            reserve: OnceLock::new(),
         };
         shared.open()?;
         Ok(Self { shared: Arc::new(shared) })
@@ -256,6 +258,16 @@ impl Journal {
             Committer { shared, segment_bytes, committed: Box::new(committed) }.run(receive);
         })?;
         Ok((Appender { shared: Arc::clone(&self.shared), queue: send }, thread))
+    }
+
+    /// Take deliveries only while this reserve stands. Given once, before the writer starts.
+    pub fn keep_room(&self, reserve: Arc<Reserve>) {
+        assert!(self.shared.reserve.set(reserve).is_ok(), "a journal has one reserve");
+    }
+
+    /// The room that is kept back on the disk, if any is.
+    pub fn reserve(&self) -> Option<&Reserve> {
+        self.shared.reserve.get().map(Arc::as_ref)
     }
 
     /// Close the files cleanly, once the writer has ended and nobody has to read any more.
@@ -434,6 +446,14 @@ impl Shared {
         *self.newest.write().unwrap_or_else(PoisonError::into_inner) = Some(database);
         self.healthy.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// After a failed commit: what the newest segment really holds is on the medium.
+    fn forget_newest(&self) {
+        let newest = self.segments().last().map(|segment| segment.first);
+        if let Some(first) = newest {
+            self.disk.forget(&self.path_of(first));
+        }
     }
 
     /// Make a segment: whole under another name first, then renamed, then the name made durable.

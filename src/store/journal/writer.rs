@@ -30,7 +30,12 @@ impl Committer {
                     let (records, waiting);
                     (records, waiting, held) = gather((bytes, done), &mut queue);
                     self.shared.queued.fetch_sub(records.len() as u64, Ordering::Relaxed);
-                    if !self.commit(records, waiting) {
+                    if !self.shared.reserve.get().is_none_or(|reserve| reserve.admits()) {
+                        // the file is not touched: nothing to repair when there is room again
+                        for done in waiting {
+                            answer(done, Err(Refused::Unavailable));
+                        }
+                    } else if !self.commit(records, waiting) {
                         self.reopen(&mut queue);
                     }
                 }
@@ -70,6 +75,9 @@ impl Committer {
                     answer(done, Err(Refused::Unavailable));
                 }
                 crate::metrics::journal_commit_failed();
+                if let Some(reserve) = self.shared.reserve.get() {
+                    reserve.failed(&error);
+                }
                 tracing::error!(%error, "journal commit failed: nothing is acknowledged until the file opens again");
                 false
             }
@@ -132,6 +140,7 @@ impl Committer {
             }
             // the one pause in the program that is a pause: the disk needs time, nothing can wake us
             std::thread::sleep(REOPEN_PAUSE);
+            self.shared.forget_newest();
             match self.shared.open() {
                 Ok(()) => break,
                 Err(error) => tracing::error!(%error, "the journal still cannot be opened"),

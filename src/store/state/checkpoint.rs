@@ -1,5 +1,7 @@
 //! Writing the state down, and comparing two of them.
 
+use std::sync::Arc;
+
 use redb::ReadableDatabase;
 
 use super::{
@@ -134,6 +136,7 @@ impl State {
     /// checkpoint writes all of it; whether the failed one reached the disk makes no difference to that.
     pub fn reopen(&mut self) -> Result<(), StoreError> {
         self.files = None;
+        self.disk.forget(&self.path);
         let database = crate::store::open(&*self.disk, &self.path, self.cache)?;
         let view = View::open(&database)?;
         self.files = Some(Files { database, view });
@@ -145,13 +148,21 @@ impl State {
         Ok(())
     }
 
-    /// Something in the file did not hold together: the next start checks all of it, and rebuilds it when it is damaged. Nothing
-    /// can be done with this state any more but to let it go.
-    pub fn suspect(&self) -> Result<(), StoreError> {
-        let directory = disk::directory_of(&self.path);
-        let renamed = self.disk.rename(&self.path, &crate::store::suspect_path(directory));
-        let synced = renamed.and_then(|()| self.disk.sync_directory(directory));
-        synced.map_err(|error| StoreError::Io(format!("{}: {error}", self.path.display())))
+    /// A record could not be folded to its end because the disk failed: what is in memory is of no use any more. Nothing is
+    /// read until [`State::reload`] has succeeded.
+    pub fn discard(&mut self) {
+        self.files = None;
+        self.positions = super::Hot::default();
+    }
+
+    /// Go back to the last checkpoint, as a restart does; what came after it is folded again.
+    pub fn reload(&mut self) -> Result<(), StoreError> {
+        self.files = None;
+        self.disk.forget(&self.path);
+        let data = disk::directory_of(&self.path);
+        *self =
+            crate::store::guarded(|| Self::open_on(Arc::clone(&self.disk), data, self.cache, self.dedup.generation_keys()))?;
+        Ok(())
     }
 
     /// The cursor as it stands on disk: what a crash cannot take away.

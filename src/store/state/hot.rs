@@ -1,6 +1,6 @@
 //! Rows of positions in memory: what was changed since the last checkpoint, and what was changed not long before it.
 //!
-//! One text of bytes holds keys and rows one after the other; a hash index points into it. A map of structs would take four
+//! Chunks of bytes hold keys and rows one after the other; a hash index points into them. A map of structs would take four
 //! times the memory, and this bounds how many changes a checkpoint can gather, which bounds how often a page of the file is
 //! written again.
 
@@ -8,17 +8,23 @@ use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
 
+/// Bytes of a chunk; a row that is larger has one to itself. Chunks, because one text that grows is copied as it grows, and for
+/// a moment it is there twice.
+const CHUNK_BYTES: usize = 256 * 1024;
+
 /// Where a row is.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
-    /// Offset of the key; the row follows it.
+    /// Its chunk.
+    chunk: u16,
+    /// Bytes of the key.
+    key: u16,
+    /// Offset of the key in the chunk; the row follows it.
     at: u32,
     /// Bytes of the row.
     row: u32,
     /// Bytes that the row may have without being moved.
     room: u32,
-    /// Bytes of the key.
-    key: u16,
     /// Not in the file as it stands here.
     dirty: bool,
 }
@@ -27,75 +33,107 @@ struct Slot {
 #[derive(Debug, Default)]
 pub(super) struct Hot {
     slots: HashTable<Slot>,
-    bytes: Vec<u8>,
-    /// Bytes of rows that were moved or forgotten.
+    chunks: Chunks,
+    /// Bytes of rows that were moved.
     waste: usize,
     hasher: RandomState,
 }
 
-impl Slot {
-    fn key<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
-        let at = self.at as usize;
-        bytes.get(at..at + usize::from(self.key)).unwrap_or_default()
+#[derive(Debug, Default)]
+struct Chunks {
+    list: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Chunks {
+    fn key(&self, slot: &Slot) -> &[u8] {
+        let at = slot.at as usize;
+        self.of(slot).get(at..at + usize::from(slot.key)).unwrap_or_default()
     }
 
-    fn row<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
-        let at = self.at as usize + usize::from(self.key);
-        bytes.get(at..at + self.row as usize).unwrap_or_default()
+    fn row(&self, slot: &Slot) -> &[u8] {
+        let at = slot.at as usize + usize::from(slot.key);
+        self.of(slot).get(at..at + slot.row as usize).unwrap_or_default()
+    }
+
+    fn of(&self, slot: &Slot) -> &[u8] {
+        self.list.get(usize::from(slot.chunk)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Put key and row at the end.
+    fn push(&mut self, key: &[u8], row: &[u8]) -> Slot {
+        let bytes = key.len() + row.len();
+        if self.list.last().is_none_or(|chunk| chunk.capacity() - chunk.len() < bytes) {
+            self.list.push(Vec::with_capacity(bytes.max(CHUNK_BYTES)));
+        }
+        let chunk = self.list.len() - 1;
+        let last = self.list.last_mut().expect("just made");
+        let at = last.len();
+        last.extend_from_slice(key);
+        last.extend_from_slice(row);
+        self.bytes += bytes;
+        let row = u32::try_from(row.len()).expect("a row is far below 4 GiB");
+        Slot {
+            chunk: u16::try_from(chunk).expect("a checkpoint is due at a few MiB"),
+            key: u16::try_from(key.len()).expect("a SKU has at most 255 bytes"),
+            at: u32::try_from(at).expect("a chunk is far below 4 GiB"),
+            row,
+            room: row,
+            dirty: true,
+        }
+    }
+
+    fn clear(&mut self) {
+        self.list.clear();
+        self.bytes = 0;
     }
 }
 
 impl Hot {
     /// About how much memory is in use.
     pub(super) fn memory(&self) -> usize {
-        self.bytes.len() + self.slots.len() * size_of::<Slot>()
+        self.chunks.bytes + self.slots.len() * size_of::<Slot>()
     }
 
     /// The row of a key.
     pub(super) fn get(&self, key: &[u8]) -> Option<&[u8]> {
-        let slot = self.slots.find(self.hasher.hash_one(key), |slot| slot.key(&self.bytes) == key)?;
-        Some(slot.row(&self.bytes))
+        let slot = self.slots.find(self.hasher.hash_one(key), |slot| self.chunks.key(slot) == key)?;
+        Some(self.chunks.row(slot))
     }
 
     /// Put a changed row.
     pub(super) fn put(&mut self, key: &[u8], row: &[u8]) {
         let hash = self.hasher.hash_one(key);
-        let length = u32::try_from(row.len()).expect("a row is far below 4 GiB");
-        if let Some(slot) = self.slots.find_mut(hash, |slot| slot.key(&self.bytes) == key) {
-            slot.dirty = true;
-            if length <= slot.room {
-                let at = slot.at as usize + usize::from(slot.key);
-                slot.row = length;
-                if let Some(place) = self.bytes.get_mut(at..at + row.len()) {
-                    place.copy_from_slice(row);
-                }
-                return;
-            }
-            self.waste += usize::from(slot.key) + slot.room as usize;
-            (slot.at, slot.row, slot.room) = (position(&self.bytes), length, length);
-            self.bytes.extend_from_slice(key);
-            self.bytes.extend_from_slice(row);
+        let Self { slots, chunks, waste, hasher } = self;
+        let Some(slot) = slots.find_mut(hash, |slot| chunks.key(slot) == key) else {
+            let slot = chunks.push(key, row);
+            slots.insert_unique(hash, slot, |slot| hasher.hash_one(chunks.key(slot)));
+            return;
+        };
+        if row.len() > slot.room as usize {
+            *waste += usize::from(slot.key) + slot.room as usize;
+            *slot = chunks.push(key, row);
             return;
         }
-        let key_length = u16::try_from(key.len()).expect("a SKU has at most 255 bytes");
-        let slot = Slot { at: position(&self.bytes), row: length, room: length, key: key_length, dirty: true };
-        self.bytes.extend_from_slice(key);
-        self.bytes.extend_from_slice(row);
-        let (bytes, hasher) = (&self.bytes, &self.hasher);
-        self.slots.insert_unique(hash, slot, |slot| hasher.hash_one(slot.key(bytes)));
+        slot.dirty = true;
+        slot.row = u32::try_from(row.len()).expect("it fits its room");
+        let at = slot.at as usize + usize::from(slot.key);
+        let chunk = chunks.list.get_mut(usize::from(slot.chunk));
+        if let Some(place) = chunk.and_then(|chunk| chunk.get_mut(at..at + row.len())) {
+            place.copy_from_slice(row);
+        }
     }
 
     /// Changed rows in the order of their keys.
-    pub(super) fn dirty(&self) -> Vec<(&[u8], &[u8])> {
-        let dirty = self.slots.iter().filter(|slot| slot.dirty);
-        let mut rows: Vec<_> = dirty.map(|slot| (slot.key(&self.bytes), slot.row(&self.bytes))).collect();
-        rows.sort_unstable_by_key(|(key, _)| *key);
-        rows
+    pub(super) fn dirty(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut slots: Vec<&Slot> = self.slots.iter().filter(|slot| slot.dirty).collect();
+        slots.sort_unstable_by_key(|slot| self.chunks.key(slot));
+        slots.into_iter().map(|slot| (self.chunks.key(slot), self.chunks.row(slot)))
     }
 
     /// The first rows from a key on (inclusive) that begin with a prefix, in the order of their keys.
     pub(super) fn range(&self, from: &[u8], prefix: &[u8], rows: usize) -> Vec<(&[u8], &[u8])> {
-        let all = self.slots.iter().map(|slot| (slot.key(&self.bytes), slot.row(&self.bytes)));
+        let all = self.slots.iter().map(|slot| (self.chunks.key(slot), self.chunks.row(slot)));
         let mut found: Vec<_> = all.filter(|(key, _)| *key >= from && key.starts_with(prefix)).collect();
         if found.len() > rows {
             found.select_nth_unstable_by_key(rows, |(key, _)| *key);
@@ -108,32 +146,23 @@ impl Hot {
     /// Everything is in the file now: keep what fits, forget the rest.
     pub(super) fn written(&mut self, rows_kept: usize) {
         if self.slots.len() > rows_kept {
-            // the memory stays for the next ones
             self.slots.clear();
-            self.bytes.clear();
+            self.chunks.clear();
             self.waste = 0;
             return;
         }
-        let mut bytes = Vec::new();
-        let compact = self.waste > self.bytes.len() / 2;
+        let compact = self.waste > self.chunks.bytes / 2;
+        let mut chunks = Chunks::default();
         for slot in &mut self.slots {
-            slot.dirty = false;
             if compact {
-                let at = position(&bytes);
-                bytes.extend_from_slice(slot.key(&self.bytes));
-                bytes.extend_from_slice(slot.row(&self.bytes));
-                (slot.at, slot.room) = (at, slot.row);
+                *slot = chunks.push(self.chunks.key(slot), self.chunks.row(slot));
             }
+            slot.dirty = false;
         }
         if compact {
-            (self.bytes, self.waste) = (bytes, 0);
+            (self.chunks, self.waste) = (chunks, 0);
         }
     }
-}
-
-fn position(bytes: &[u8]) -> u32 {
-    // a checkpoint is due at a few MiB
-    u32::try_from(bytes.len()).expect("far below 4 GiB")
 }
 
 #[cfg(test)]
@@ -171,7 +200,8 @@ mod tests {
             }
             prop_assert_eq!(hot.get(&[9, 9]), None);
             let owned = |rows: Vec<(&[u8], &[u8])>| rows.into_iter().map(|(k, r)| (k.to_vec(), r.to_vec())).collect::<Vec<_>>();
-            prop_assert_eq!(owned(hot.dirty()), dirty.into_iter().collect::<Vec<_>>());
+            let put = hot.dirty().collect();
+            prop_assert_eq!(owned(put), dirty.into_iter().collect::<Vec<_>>());
             for (from, prefix) in [(vec![], vec![]), (vec![2], vec![2]), (vec![1, 13], vec![])] {
                 let all = map.iter().filter(|(k, _)| **k >= from && k.starts_with(&prefix));
                 let expected: Vec<_> = all.take(7).map(|(k, r)| (k.clone(), r.clone())).collect();

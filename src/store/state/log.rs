@@ -12,73 +12,67 @@ use crate::store::codec::{Writer, count_bytes, numbered_rows};
 /// Bytes of a block: a page of redb's, less what it takes for itself.
 const BLOCK_BYTES: usize = 4096 - 16;
 
-/// Where a block begins.
-#[derive(Debug, Clone, Copy)]
+/// A block and the number of its first row.
+#[derive(Debug)]
 struct Block {
     first: u64,
-    at: usize,
+    bytes: Vec<u8>,
 }
 
 /// Rows that were appended since the last checkpoint, and the block that they began in.
 #[derive(Debug, Default)]
 pub(super) struct Log {
-    bytes: Vec<u8>,
     blocks: Vec<Block>,
-    /// Bytes that are in the file already.
-    written: usize,
+    /// Bytes that are not in the file yet.
+    unwritten: usize,
 }
 
 impl Log {
     /// Go on after the last block of the file.
     pub(super) fn after(last: Option<(u64, &[u8])>) -> Self {
-        let Some((first, block)) = last else { return Self::default() };
-        Self { bytes: block.to_vec(), blocks: vec![Block { first, at: 0 }], written: block.len() }
+        let blocks = last.into_iter().map(|(first, block)| Block { first, bytes: block.to_vec() }).collect();
+        Self { blocks, unwritten: 0 }
     }
 
     /// Append the row of the next number.
     pub(super) fn push(&mut self, number: u64, row: &[u8]) {
         let framed = count_bytes(row.len() as u64) + row.len();
-        let full = self.blocks.last().is_none_or(|block| self.bytes.len() - block.at + framed > BLOCK_BYTES);
-        if full {
-            self.blocks.push(Block { first: number, at: self.bytes.len() });
+        if self.blocks.last().is_none_or(|block| block.bytes.len() + framed > BLOCK_BYTES) {
+            self.blocks.push(Block { first: number, bytes: Vec::with_capacity(framed.max(BLOCK_BYTES)) });
         }
+        let block = self.blocks.last_mut().expect("there is one now");
         let mut head = Writer::with_capacity(4);
         head.count(row.len() as u64);
-        self.bytes.extend_from_slice(&head.finish());
-        self.bytes.extend_from_slice(row);
+        block.bytes.extend_from_slice(&head.finish());
+        block.bytes.extend_from_slice(row);
+        self.unwritten += framed;
     }
 
     /// About how much memory waits to be written.
     pub(super) fn memory(&self) -> usize {
-        self.bytes.len() - self.written
+        self.unwritten
     }
 
     /// A row, when it is here.
     pub(super) fn get(&self, number: u64) -> Result<Option<&[u8]>, StoreError> {
-        let Some(index) = self.blocks.partition_point(|block| block.first <= number).checked_sub(1) else { return Ok(None) };
-        self.block(index).map_or(Ok(None), |(first, block)| find(first, block, number))
-    }
-
-    fn block(&self, index: usize) -> Option<(u64, &[u8])> {
-        let block = self.blocks.get(index)?;
-        let end = self.blocks.get(index + 1).map_or(self.bytes.len(), |next| next.at);
-        Some((block.first, self.bytes.get(block.at..end)?))
+        let index = self.blocks.partition_point(|block| block.first <= number).checked_sub(1);
+        let Some(block) = index.and_then(|index| self.blocks.get(index)) else { return Ok(None) };
+        find(block.first, &block.bytes, number)
     }
 
     /// What a checkpoint has to write: blocks by the number of their first row.
     pub(super) fn changed(&self) -> impl Iterator<Item = (u64, &[u8])> {
-        let any = self.memory() > 0;
-        (0..self.blocks.len()).filter(move |_| any).filter_map(|index| self.block(index))
+        let any = self.unwritten > 0;
+        self.blocks.iter().filter(move |_| any).map(|block| (block.first, block.bytes.as_slice()))
     }
 
-    /// They are in the file. The last block stays, and so does the memory of the others, for the next ones.
+    /// They are in the file. The last block stays, for the next ones.
     pub(super) fn in_file(&mut self) {
         if let Some(last) = self.blocks.pop() {
-            self.bytes.drain(..last.at);
             self.blocks.clear();
-            self.blocks.push(Block { at: 0, ..last });
+            self.blocks.push(last);
         }
-        self.written = self.bytes.len();
+        self.unwritten = 0;
     }
 }
 

@@ -1,0 +1,92 @@
+//! A disk that stops giving out what databases ask for, and gives it out again.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use redb::backends::FileBackend;
+use redb::{Builder, Database, DatabaseError, StorageBackend};
+
+use super::{Disk, Entry, Reader, RealDisk};
+
+/// The disk of this machine; while `broken`, databases cannot read.
+#[derive(Debug, Default)]
+pub(crate) struct FailingDisk {
+    pub(crate) broken: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+struct Backend {
+    file: FileBackend,
+    broken: Arc<AtomicBool>,
+}
+
+impl StorageBackend for Backend {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        if self.broken.load(Ordering::Acquire) {
+            return Err(io::Error::other("a bad sector"));
+        }
+        self.file.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.file.write(offset, data)
+    }
+}
+
+impl Disk for FailingDisk {
+    fn database(&self, path: &Path, builder: &Builder) -> Result<Database, DatabaseError> {
+        let opened = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+        let file = FileBackend::new(opened.map_err(|error| DatabaseError::Storage(error.into()))?)?;
+        builder.create_with_backend(Backend { file, broken: Arc::clone(&self.broken) })
+    }
+
+    fn reader(&self, path: &Path, builder: &Builder) -> Result<Reader, DatabaseError> {
+        RealDisk.reader(path, builder)
+    }
+
+    fn salvage(&self, path: &Path) -> io::Result<Vec<u8>> {
+        RealDisk.salvage(path)
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<Entry>> {
+        RealDisk.list(directory)
+    }
+
+    fn length(&self, path: &Path) -> io::Result<Option<u64>> {
+        RealDisk.length(path)
+    }
+
+    fn make_directory(&self, path: &Path) -> io::Result<()> {
+        RealDisk.make_directory(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+
+    fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.copy(from, to)
+    }
+
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        RealDisk.sync_directory(directory)
+    }
+}
