@@ -97,6 +97,9 @@ pub const DISK_LOOK_PERIOD: Duration = Duration::from_secs(1);
 
 /// redb page cache of `state.redb` (default). What is needed often is in memory as rows; the system caches the file, too.
 pub const STATE_CACHE_BYTES: usize = 16 * 1024 * 1024;
+/// A state of up to so many bytes is compared with its checksums at every start: a fraction of a second on an SSD, a few on an SD
+/// card. A larger one is when it is suspect.
+pub const STATE_CHECKED_BYTES: u64 = 64 * 1024 * 1024;
 /// Most records folded in one step: bounds how long a reader waits for the state lock.
 pub const FOLD_STEP_RECORDS: usize = 512;
 /// A checkpoint at least this often when anything changed (default). Each writes some twenty pages however little changed, and

@@ -151,6 +151,11 @@ pub fn snapshot_path(data: &Path) -> PathBuf {
     data.join("snapshot.redb")
 }
 
+/// A state that is to be checked page by page before it is used again.
+pub fn suspect_path(data: &Path) -> PathBuf {
+    data.join("state.suspect")
+}
+
 /// Where a restore builds what it will accept, in a data directory. While it is there the directory is not whole.
 pub fn restoring_path(data: &Path) -> PathBuf {
     data.join("restoring")

@@ -9,6 +9,7 @@ mod facts;
 mod rules;
 mod step;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, PoisonError};
@@ -139,34 +140,41 @@ impl Fold {
     pub fn start(self, state: SharedState, journal: Journal, period: Duration) -> std::io::Result<JoinHandle<()>> {
         let counted_from = journal.head();
         std::thread::Builder::new().name("fold".to_owned()).spawn(move || {
-            let items = self.items;
-            let folder = Folder::new(&mut state.write().unwrap_or_else(PoisonError::into_inner), items.clone());
-            let folder = match folder {
-                Ok(folder) => folder,
-                Err(error) => {
-                    tracing::error!(%error, "the fold cannot start");
-                    self.handle.alive.store(false, Ordering::Release);
-                    return;
+            let Self { handle, items, queue, progress } = self;
+            let run = || {
+                let folder = Folder::new(&mut state.write().unwrap_or_else(PoisonError::into_inner), items.clone())?;
+                let worker = Worker {
+                    state: Arc::clone(&state),
+                    journal,
+                    folder,
+                    items,
+                    period,
+                    counted_from,
+                    last_checkpoint: time::instant(),
+                    progress,
+                    durable: Arc::clone(&handle.durable),
+                    queued_bytes: Arc::clone(&handle.queued_bytes),
+                    stuck: Arc::clone(&handle.stuck),
+                    torn: false,
+                };
+                worker.run(&queue)
+            };
+            let astray = match catch_unwind(AssertUnwindSafe(run)) {
+                Ok(Ok(())) => false,
+                Ok(Err(error)) => {
+                    tracing::error!(%error, "the fold has stopped");
+                    matches!(error, StoreError::Row(_) | StoreError::Damaged { .. })
+                }
+                Err(_) => {
+                    tracing::error!("the fold has panicked");
+                    true
                 }
             };
-            let worker = Worker {
-                state,
-                journal,
-                folder,
-                items,
-                period,
-                counted_from,
-                last_checkpoint: time::instant(),
-                progress: self.progress,
-                durable: Arc::clone(&self.handle.durable),
-                queued_bytes: Arc::clone(&self.handle.queued_bytes),
-                stuck: Arc::clone(&self.handle.stuck),
-                torn: false,
-            };
-            if let Err(error) = worker.run(&self.queue) {
-                tracing::error!(%error, "the fold has stopped");
+            // damage would lead the next process astray, too: it shall look first
+            if astray && let Err(error) = state.read().unwrap_or_else(PoisonError::into_inner).suspect() {
+                tracing::warn!(%error, "the state could not be marked for a check");
             }
-            self.handle.alive.store(false, Ordering::Release);
+            handle.alive.store(false, Ordering::Release);
         })
     }
 }

@@ -165,6 +165,15 @@ impl State {
         Ok(())
     }
 
+    /// Something in the file did not hold together: the next start checks all of it, and rebuilds it when it is damaged. Nothing
+    /// can be done with this state any more but to let it go.
+    pub fn suspect(&self) -> Result<(), StoreError> {
+        let directory = disk::directory_of(&self.path);
+        let renamed = self.disk.rename(&self.path, &crate::store::suspect_path(directory));
+        let synced = renamed.and_then(|()| self.disk.sync_directory(directory));
+        synced.map_err(|error| StoreError::Io(format!("{}: {error}", self.path.display())))
+    }
+
     /// The cursor as it stands on disk: what a crash cannot take away.
     pub fn durable_cursor(&self) -> Result<Seq, StoreError> {
         let read = files(self.files.as_ref())?.database.begin_read()?;

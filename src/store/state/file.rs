@@ -5,14 +5,16 @@ use std::path::Path;
 use redb::{Database, ReadableDatabase};
 
 use super::{TABLES_BY_BYTES, TABLES_BY_NUMBER};
+use crate::limits::STATE_CHECKED_BYTES;
 use crate::store::StoreError;
 use crate::store::disk::{self, Disk};
 
 /// Open the file. One that is not there is made whole under another name first: a power cut leaves no half of one.
 pub(super) fn open_or_make(disk: &dyn Disk, path: &Path, cache: usize) -> Result<Database, StoreError> {
     let io = |error: std::io::Error| StoreError::Io(format!("{}: {error}", path.display()));
-    if disk.length(path).map_err(io)?.is_some() {
-        let database = crate::store::open_whole(disk, path, cache)?;
+    if let Some(bytes) = disk.length(path).map_err(io)? {
+        let open = if bytes <= STATE_CHECKED_BYTES { crate::store::open_whole } else { crate::store::open };
+        let database = open(disk, path, cache)?;
         make_tables(&database)?;
         return Ok(database);
     }

@@ -192,7 +192,14 @@ fn crash_damaged_states_are_set_aside_and_rebuilt() {
         let mut random = Random::new(seed, 5);
         let mut image = life.end.clone();
         let path = state_path(Path::new(DATA));
-        let what = spoil(&mut image, &path, &mut random);
+        let mut what = spoil(&mut image, &path, &mut random).to_owned();
+        if random.below(2) == 0 {
+            // it led the fold of the process before astray
+            let bytes = image.bytes(&path).expect("it is there");
+            image.set(&path.with_extension("suspect"), &bytes);
+            image.remove(&path);
+            what.push_str(", suspect");
+        }
         let lying = LyingDisk::holding(image);
         let disk: Arc<dyn Disk> = Arc::new(lying.clone());
         let digest = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| refolded(&disk)));
@@ -201,4 +208,20 @@ fn crash_damaged_states_are_set_aside_and_rebuilt() {
         aside += usize::from(lying.now().names().any(|name| name.display().to_string().contains("state.damaged-")));
     }
     assert!(aside > 0 || seeds(10).count() < 20, "none was damaged where it matters");
+}
+
+#[test]
+fn crash_a_suspect_state_that_is_whole_gets_its_name_back() {
+    let life = &Workload::run(100).lives[0];
+    let lying = LyingDisk::holding(life.end.clone());
+    let disk: Arc<dyn Disk> = Arc::new(lying.clone());
+    let state = open_state_on(&disk, Path::new(DATA), CACHE, GENERATION).expect("opens");
+    let folded = state.meta.cursor;
+    state.suspect().expect("renames");
+    drop(state);
+    assert!(lying.now().bytes(&state_path(Path::new(DATA))).is_none());
+    let state = open_state_on(&disk, Path::new(DATA), CACHE, GENERATION).expect("opens");
+    assert!(folded > 0 && state.meta.cursor == folded, "as far as it was");
+    let names: Vec<String> = lying.now().names().map(|name| name.display().to_string()).collect();
+    assert!(names.iter().all(|name| !name.contains("damaged") && !name.contains("suspect")), "{names:?}");
 }
