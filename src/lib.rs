@@ -53,6 +53,7 @@
 //! | ... keeps what cannot be used? | dead letters: [`store::rows`], released by [`pipeline::apply`] |
 //! | ... asks a platform's API? | [`pipeline::fetch`], with requests from [`sources`] |
 //! | ... keeps a full disk from stopping everything? | [`store::Reserve`] |
+//! | ... mends what is damaged? | [`store::journal`] (segments), [`store::open_state`] (the state) |
 //! | ... removes old deliveries? | [`pipeline::retain`] |
 //! | ... proves the numbers? | [`stock::audit`] (the chain), `stockgate verify`, `stockgate replay` |
 //! | ... makes a backup, and takes one? | [`store::backup`], over [`api`] or the files; `stockgate backup`, `stockgate restore` |
@@ -76,6 +77,10 @@
 //! - **The journal is a directory of segment files**, not one `journal.redb`. Measured: a redb file whose old tables were
 //!   dropped kept 16.8 MB for 1 MB of live records, and compacting it needs the database to itself. Removing a file gives space back
 //!   at once, bounds the repair after a crash to one segment, and keeps damage within it.
+//! - **The rows of journal and ledger are blocks** that fill a page, not one row a record. Measured: an insertion into the tree costs
+//!   seven thousand instructions, and a third of the disk's writes were pages that the next commit wrote again.
+//! - **A busy journal waits a moment** (0.1 ms) for the senders that it has just answered. Otherwise they fall into two groups that take
+//!   turns, with twice the commits. A few senders never wait.
 //! - **The state is written behind**: the fold works in memory and writes what changed at checkpoints, with the cursor, in one
 //!   durable transaction, instead of many transactions without durability. Fewer random writes, same guarantee.
 //! - **The policy is in the journal**: mappings, authority lists and adapters' settings, without secrets. Otherwise a replay would

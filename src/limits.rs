@@ -70,7 +70,7 @@ pub const JOURNAL_BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes in one journal segment (one redb table). Retention drops whole segments, so this is its grain.
 pub const JOURNAL_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 /// redb page cache of the newest journal segment. Appends touch only the right edge of one tree.
-pub const JOURNAL_CACHE_BYTES: usize = 4 * 1024 * 1024;
+pub const JOURNAL_CACHE_BYTES: usize = 2 * 1024 * 1024;
 /// Committed batches the fold may lag behind in memory; past it the fold reads the journal itself.
 pub const FOLD_QUEUE_BATCHES: usize = 64;
 /// ... and in bytes.
@@ -96,7 +96,7 @@ pub const DISK_LOOK_PERIOD: Duration = Duration::from_secs(1);
 // ---- state ------------------------------------------------------------------------------------------------------
 
 /// redb page cache of `state.redb` (default). What is needed often is in memory as rows; the system caches the file, too.
-pub const STATE_CACHE_BYTES: usize = 16 * 1024 * 1024;
+pub const STATE_CACHE_BYTES: usize = 8 * 1024 * 1024;
 /// A state of up to so many bytes is compared with its checksums at every start: a fraction of a second on an SSD, a few on an SD
 /// card. A larger one is when it is suspect.
 pub const STATE_CHECKED_BYTES: u64 = 64 * 1024 * 1024;
@@ -111,7 +111,7 @@ pub const CHECKPOINT_RECORDS: u64 = 131_072;
 /// written; with a million positions this is about a hundred thousand changes.
 pub const CHECKPOINT_BYTES: usize = 12 * 1024 * 1024;
 /// Keys in one dedup generation; a full one is sealed, sorted and gets a filter.
-pub const DEDUP_GENERATION_KEYS: usize = 262_144;
+pub const DEDUP_GENERATION_KEYS: usize = 131_072;
 /// Positions kept in memory between checkpoints.
 pub const POSITIONS_CACHED: usize = 32_768;
 

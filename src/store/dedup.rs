@@ -29,8 +29,8 @@ const LOG_CHUNK: usize = 126;
 /// Entries in one sorted row: fits a 4 KiB page with its key.
 const KEYS_CHUNK: usize = 126;
 const ENTRY_BYTES: usize = 32;
-/// Sealed generations kept at most; the oldest goes first. 64 of them hold 16.8 million deliveries.
-pub const GENERATIONS_MAX: usize = 64;
+/// Sealed generations kept at most; the oldest goes first. 128 of them hold 16.8 million deliveries.
+pub const GENERATIONS_MAX: usize = 128;
 
 /// A delivery's key (see `types::DeliveryKey::Named`).
 pub type Key = [u8; 16];

@@ -1,7 +1,7 @@
 //! `journal/`: the truth.
 //!
 //! Records are appended under 1, 2, 3, ... by one thread that commits whatever is waiting: idle it commits at once, busy its
-//! batch grows. No timer. A commit is two-phase and durable before anybody who waits for it is answered.
+//! batch grows; a busy one waits a moment for the senders that it has just answered. A commit is two-phase and durable before anybody who waits for it is answered.
 //!
 //! The journal is cut into segments, one small database file each, named after its first record; only the newest is written.
 //! Retention removes whole files, so the space is back at once (a redb file hardly ever shrinks by itself, and compacting one
