@@ -19,7 +19,7 @@ pub(super) async fn run(manager: Arc<Manager>, journal: Journal, appender: Appen
     let Some(period) = manager.watchdog() else { return };
     let mut watch = Watch::new(vec![("journal", journal.heart().clone()), ("fold", fold.heart().clone())]);
     let (half, mut signed) = (period / 2, time::instant());
-    loop {
+    while fold.alive() {
         appender.poke();
         fold.poke();
         tokio::time::sleep(period / WATCHDOG_LOOKS).await;
@@ -61,7 +61,10 @@ impl Watch {
         self.still += 1;
         // half of the period: whoever reads the log after a kill should know why
         if self.still == WATCHDOG_LOOKS / 2 {
-            tracing::error!(threads = still.join(", "), "a thread does not go on: the service manager is given no sign of life");
+            tracing::error!(
+                threads = still.join(", "),
+                "a thread does not go on: the service manager is given no sign of life"
+            );
         }
         false
     }
