@@ -75,8 +75,8 @@ impl fmt::Display for StoreError {
             }
             Self::Newer { file, found, release } => write!(
                 f,
-                "{} has schema version {found}, this program ({}) knows up to {SCHEMA_VERSION}: it was written by {}; nothing was \
-                 changed: install that version again, or point --data elsewhere",
+                "{} has schema version {found}, this program ({}) knows up to {SCHEMA_VERSION}: it was written by {}; install \
+                 that version again, or point --data elsewhere",
                 file.display(),
                 env!("CARGO_PKG_VERSION"),
                 release.as_ref().map_or_else(|| "a newer stockgate".to_owned(), |release| format!("stockgate {release}"))
