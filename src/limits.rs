@@ -30,16 +30,33 @@ pub const H2_CONNECTION_WINDOW_BYTES: u32 = 128 * 1024;
 /// Bytes that hyper buffers for one connection in each direction, body included; above [`HEADERS_MAX_BYTES`].
 pub const HTTP_BUFFER_BYTES: usize = 64 * 1024;
 
+/// Largest PROXY header in bytes. Addresses take 52, the TLVs of load balancers some hundred; a client's certificate, which some proxies
+/// pass on, stays below this.
+pub const PROXY_HEADER_MAX_BYTES: usize = 4096;
+/// Certificates in the chain that a client presents: its own and the intermediates. Private authorities have one or two.
+pub const CLIENT_CHAIN_MAX: usize = 6;
+/// ... and their bytes: the chain is kept as long as the connection, and in the session ticket (whose length has 16 bits).
+pub const CLIENT_CHAIN_MAX_BYTES: usize = 16 * 1024;
+/// Sources' verdicts on a client's certificate that a connection keeps; a sender delivers to one or two.
+pub const CLIENT_VERDICTS_MAX: usize = 8;
+
 // ---- how long a client may take ---------------------------------------------------------------------------------
 
 /// TLS handshake, from accept to finished.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The PROXY header: it is the first packet that a proxy sends.
+pub const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a verdict on a client's certificate holds on one connection. A new list of revoked certificates makes it void at once; this
+/// is for certificates and lists that expire meanwhile. A signature check for every delivery would cost more than the delivery.
+pub const CLIENT_VERDICT_AGE: Duration = Duration::from_secs(30);
 /// Request head, from first byte to the empty line; also the keep-alive idle limit on HTTP/1.1.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Whole body, from the head to the last byte.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 /// A connection without a request is closed after this long.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// At most one log line in so many seconds about what anybody, or a proxy for anybody, can make us say again and again.
+pub const WARN_PERIOD_SECONDS: i64 = 60;
 /// What a refused client is told to wait (`Retry-After`), in seconds. Short: the usual cause is a burst.
 pub const RETRY_AFTER_SECONDS: u64 = 5;
 /// How long a stop waits for requests that are under way. Below systemd's `TimeoutStopSec=30s`.
@@ -161,6 +178,13 @@ pub const FETCH_PAGES_MAX: u32 = 2000;
 pub const PAGE_ROWS_MAX: usize = 1000;
 /// Rows in one page when the client does not say.
 pub const PAGE_ROWS: usize = 100;
+
+/// Tokens of the admin API: one for each person or program; all of them are compared with a presented one.
+pub const TOKENS_MAX: usize = 64;
+/// Largest file of tokens in bytes; 64 of them take 16 KiB.
+pub const TOKENS_FILE_MAX_BYTES: u64 = 64 * 1024;
+/// Random bytes of a token: beyond guessing.
+pub const TOKEN_BYTES: usize = 32;
 
 // ---- backup -----------------------------------------------------------------------------------------------------
 

@@ -36,6 +36,8 @@ pub enum DeliveryResult {
     BadToken,
     /// The sender's address is not on the source's list.
     BadAddress,
+    /// The client has no certificate that the source trusts.
+    BadCertificate,
     /// The body is larger than the limit.
     TooLarge,
     /// The body did not arrive whole or in time.
@@ -57,6 +59,7 @@ impl DeliveryResult {
         Self::StaleSignature,
         Self::BadToken,
         Self::BadAddress,
+        Self::BadCertificate,
         Self::TooLarge,
         Self::Incomplete,
         Self::Overloaded,
@@ -74,6 +77,7 @@ impl DeliveryResult {
             Self::StaleSignature => "stale-signature",
             Self::BadToken => "bad-token",
             Self::BadAddress => "bad-address",
+            Self::BadCertificate => "bad-certificate",
             Self::TooLarge => "too-large",
             Self::Incomplete => "incomplete",
             Self::Overloaded => "overloaded",
@@ -113,6 +117,21 @@ fn describe() {
         "stockgate_secret_matches_total",
         "Deliveries by the index of the secret that verified them (rotation)."
     );
+    describe_counter!(
+        "stockgate_client_certificates_refused_total",
+        "Deliveries refused for the client's certificate, by source and reason."
+    );
+    describe_gauge!(
+        "stockgate_client_crl_expiry_timestamp_seconds",
+        "When the source's list of revoked client certificates expires; from then on it takes nothing."
+    );
+    describe_counter!(
+        "stockgate_admin_auth_failures_total",
+        "Requests to the admin listener refused for their token, by reason: missing, unknown, expired, role."
+    );
+    for reason in ADMIN_AUTH_FAILURES {
+        counter!("stockgate_admin_auth_failures_total", "reason" => *reason).increment(0);
+    }
     describe_gauge!("stockgate_source_last_delivery_timestamp_seconds", "When the source last delivered anything genuine.");
     describe_gauge!(
         "stockgate_source_silence_seconds",
@@ -256,6 +275,26 @@ fn float(value: u64) -> f64 {
 /// Requests to the public listener that name no source.
 pub fn unknown_path() {
     counter!("stockgate_unknown_path_requests_total").increment(1);
+}
+
+/// A source refused a client's certificate so many times for a reason (`ClientRefusal::as_str`).
+pub fn client_refused(source: &str, reason: &'static str, count: u64) {
+    counter!("stockgate_client_certificates_refused_total", "source" => source.to_owned(), "reason" => reason)
+        .increment(count);
+}
+
+/// When a source's list of revoked client certificates expires; `None`: it has none, which shows as never.
+pub fn client_list_expires(source: &str, at: Option<crate::time::Timestamp>) {
+    gauge!("stockgate_client_crl_expiry_timestamp_seconds", "source" => source.to_owned())
+        .set(at.map_or(f64::INFINITY, seconds));
+}
+
+/// Why the admin listener refuses a token: the `reason` of `stockgate_admin_auth_failures_total`.
+pub const ADMIN_AUTH_FAILURES: &[&str] = &["missing", "unknown", "expired", "role"];
+
+/// A request to the admin listener was refused for its token; one of [`ADMIN_AUTH_FAILURES`].
+pub fn admin_auth_failed(reason: &'static str) {
+    counter!("stockgate_admin_auth_failures_total", "reason" => reason).increment(1);
 }
 
 /// Time since a source last delivered.
@@ -422,7 +461,7 @@ pub fn connections(listener: &'static str, open: u64) {
     gauge!("stockgate_connections", "listener" => listener).set(float(open));
 }
 
-/// A refused connection: `total`, `per-address`.
+/// A refused connection: `total`, `per-address`; from a listed proxy also `proxy-header`, `proxy-timeout`, `proxy-closed`.
 pub fn connection_refused(listener: &'static str, reason: &'static str) {
     counter!("stockgate_connections_refused_total", "listener" => listener, "reason" => reason).increment(1);
 }

@@ -10,7 +10,8 @@
 //! - **Numbers are exact.** Quantities are JSON numbers with all their digits; `null` with `state` says that there is none. Times
 //!   are RFC 3339 in UTC. Errors are problem documents (RFC 9457) whose `detail` says what to do.
 //!
-//! The listener is loopback only and asks for no password; what keeps web pages out is in [`guard`].
+//! On loopback it speaks plain HTTP and asks for no token unless it is told to; where other machines reach it, it has TLS and tokens
+//! ([`access`]). What keeps web pages out is in [`guard`].
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,6 +22,7 @@ use std::time::Instant;
 use http::{HeaderMap, Method, StatusCode};
 use metrics_exporter_prometheus::PrometheusHandle;
 
+mod access;
 mod admin;
 mod backup;
 mod dead;
@@ -40,7 +42,10 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
+pub use access::Access;
 pub use health::Health;
+
+use access::Need;
 
 use crate::net::body::Body;
 use crate::net::serve::{Handler, Incoming, Outgoing};
@@ -68,6 +73,8 @@ pub struct Context {
     pub actions: Arc<dyn Actions>,
     /// Host names of the admin listener, besides IP addresses and `localhost` (see [`guard`]).
     pub names: Vec<String>,
+    /// The tokens.
+    pub access: Access,
 }
 
 /// A configured source, as it is shown. No secret.
@@ -130,38 +137,45 @@ struct Route {
     path: &'static str,
     /// The query parameters that it takes.
     params: &'static [&'static str],
+    need: Need,
     operation: Operation,
 }
 
-const fn route(method: Method, path: &'static str, params: &'static [&'static str], operation: Operation) -> Route {
-    Route { method, path, params, operation }
+const fn route(
+    method: Method,
+    path: &'static str,
+    params: &'static [&'static str],
+    need: Need,
+    operation: Operation,
+) -> Route {
+    Route { method, path, params, need, operation }
 }
 
 /// Every resource. `openapi.json` describes each of them; a test holds the two together.
 const ROUTES: &[Route] = &[
-    route(Method::GET, "/", &[], Operation::Home),
-    route(Method::GET, "/livez", &[], Operation::Live),
-    route(Method::GET, "/readyz", &["verbose"], Operation::Ready),
-    route(Method::GET, "/healthz", &["verbose"], Operation::Ready),
-    route(Method::GET, "/metrics", &[], Operation::Metrics),
-    route(Method::GET, "/api/v1/openapi.json", &[], Operation::OpenApi),
-    route(Method::GET, "/api/v1/status", &[], Operation::Status),
-    route(Method::GET, "/api/v1/stock", &["warehouse", "sku", "prefix", "limit", "after"], Operation::Stock),
-    route(Method::GET, "/api/v1/stock/{warehouse}/{sku}", &[], Operation::Level),
-    route(Method::GET, "/api/v1/explain/{warehouse}/{sku}", &["limit"], Operation::Explain),
-    route(Method::GET, "/api/v1/warehouses", &[], Operation::Warehouses),
-    route(Method::GET, "/api/v1/sources", &[], Operation::Sources),
-    route(Method::GET, "/api/v1/dead-letters", &["cause", "limit", "after"], Operation::DeadLetters),
-    route(Method::GET, "/api/v1/dead-letters/{id}", &[], Operation::DeadLetter),
-    route(Method::DELETE, "/api/v1/dead-letters/{id}", &[], Operation::DropDead),
-    route(Method::POST, "/api/v1/dead-letters/{id}/retry", &[], Operation::RetryDead),
-    route(Method::POST, "/api/v1/map/item", &[], Operation::MapItem),
-    route(Method::POST, "/api/v1/map/location", &[], Operation::MapLocation),
-    route(Method::POST, "/api/v1/reload", &[], Operation::Reload),
-    route(Method::GET, "/api/v1/verify", &[], Operation::Verify),
-    route(Method::POST, "/api/v1/backup", &[], Operation::BeginBackup),
-    route(Method::GET, "/api/v1/backup/tables", &["backup", "after"], Operation::BackupTables),
-    route(Method::GET, "/api/v1/backup/log/{log}", &["from"], Operation::BackupLog),
+    route(Method::GET, "/", &[], Need::Read, Operation::Home),
+    route(Method::GET, "/livez", &[], Need::Nothing, Operation::Live),
+    route(Method::GET, "/readyz", &["verbose"], Need::Nothing, Operation::Ready),
+    route(Method::GET, "/healthz", &["verbose"], Need::Nothing, Operation::Ready),
+    route(Method::GET, "/metrics", &[], Need::Read, Operation::Metrics),
+    route(Method::GET, "/api/v1/openapi.json", &[], Need::Read, Operation::OpenApi),
+    route(Method::GET, "/api/v1/status", &[], Need::Read, Operation::Status),
+    route(Method::GET, "/api/v1/stock", &["warehouse", "sku", "prefix", "limit", "after"], Need::Read, Operation::Stock),
+    route(Method::GET, "/api/v1/stock/{warehouse}/{sku}", &[], Need::Read, Operation::Level),
+    route(Method::GET, "/api/v1/explain/{warehouse}/{sku}", &["limit"], Need::Read, Operation::Explain),
+    route(Method::GET, "/api/v1/warehouses", &[], Need::Read, Operation::Warehouses),
+    route(Method::GET, "/api/v1/sources", &[], Need::Read, Operation::Sources),
+    route(Method::GET, "/api/v1/dead-letters", &["cause", "limit", "after"], Need::Read, Operation::DeadLetters),
+    route(Method::GET, "/api/v1/dead-letters/{id}", &[], Need::Read, Operation::DeadLetter),
+    route(Method::DELETE, "/api/v1/dead-letters/{id}", &[], Need::Operator, Operation::DropDead),
+    route(Method::POST, "/api/v1/dead-letters/{id}/retry", &[], Need::Operator, Operation::RetryDead),
+    route(Method::POST, "/api/v1/map/item", &[], Need::Operator, Operation::MapItem),
+    route(Method::POST, "/api/v1/map/location", &[], Need::Operator, Operation::MapLocation),
+    route(Method::POST, "/api/v1/reload", &[], Need::Operator, Operation::Reload),
+    route(Method::GET, "/api/v1/verify", &[], Need::Read, Operation::Verify),
+    route(Method::POST, "/api/v1/backup", &[], Need::Deliveries, Operation::BeginBackup),
+    route(Method::GET, "/api/v1/backup/tables", &["backup", "after"], Need::Deliveries, Operation::BackupTables),
+    route(Method::GET, "/api/v1/backup/log/{log}", &["from"], Need::Deliveries, Operation::BackupLog),
 ];
 
 /// A request that found its route.
@@ -259,8 +273,10 @@ impl Api {
     }
 
     async fn answer(&self, request: Incoming) -> Answer {
-        guard::check(&request.method, &request.headers, &self.shared.context.names)?;
+        let context = &self.shared.context;
+        guard::check(&request.method, &request.headers, &context.names, context.access.is_required())?;
         let (route, segments) = find(&request.method, &request.path)?;
+        context.access.check(&request, route.need)?;
         let params = Params::parse(&request.query)?;
         if route.path.starts_with("/api/") {
             params.only(route.params)?;

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use super::StartError;
 use crate::api::SourceInfo;
-use crate::config::{self, Checked, SourceConfig, TlsChoice};
+use crate::config::{self, AdminTls, Checked, ClientAuth, SourceConfig, TlsChoice};
 use crate::net::client::{Alpn, BaseUrl, Client, Limits as ClientLimits};
-use crate::net::serve::Limits as ServerLimits;
+use crate::net::client_auth::{Authorities, ClientTrust, authorities};
+use crate::net::serve::{Limits as ServerLimits, Proxies};
 use crate::net::tls::{Identity, TlsError, certificates, load_or_make};
 use crate::net::trust::Trust;
 use crate::pipeline::fetch::FetchSource;
@@ -18,7 +19,7 @@ use crate::pipeline::retain::Keep;
 use crate::sources::Credentials;
 use crate::store::restoring_path;
 use crate::time;
-use crate::types::{ItemMaps, Secret};
+use crate::types::{ItemMaps, Secret, SourceId};
 
 /// Make the data directory, for its owner only, unless it is there. One in which a restore did not end is refused.
 pub fn make_data_directory(path: &Path) -> Result<(), StartError> {
@@ -74,11 +75,51 @@ pub(super) fn keep(config: &Checked) -> Keep {
     Keep { age: config.retention.age, bytes: config.retention.bytes }
 }
 
-pub(super) fn routes(config: &Checked) -> Vec<Route> {
+/// The sources as the public listener needs them.
+pub(super) fn routes(config: &Checked) -> Result<Vec<Route>, StartError> {
     let route = |s: &SourceConfig| {
-        Route::new(s.id.clone(), Arc::clone(&s.adapter), s.secrets.clone(), s.token.clone(), s.allow.clone())
+        let route = Route::new(s.id.clone(), Arc::clone(&s.adapter), s.secrets.clone(), s.token.clone(), s.allow.clone());
+        let Some(clients) = &s.clients else { return Ok(route) };
+        Ok(route.from_clients(client_trust(&s.id, clients)?))
     };
     config.sources.iter().map(route).collect()
+}
+
+fn client_trust(source: &SourceId, clients: &ClientAuth) -> Result<ClientTrust, StartError> {
+    let crl = clients.crl.as_ref();
+    let trust = ClientTrust::from_pem(&clients.ca_pem, crl.map(|(_, pem)| &**pem), clients.names.clone()).map_err(|error| {
+        let (key, path) = match (&error, crl) {
+            (TlsError::BadList(_), Some((path, _))) => ("client_crl_file", path),
+            _ => ("client_ca_file", &clients.ca),
+        };
+        StartError::Clients(format!("source.{source}.{key} ({}): {error}", path.display()))
+    })?;
+    if let Some(end) = trust.list_expires().filter(|end| *end <= time::now()) {
+        tracing::warn!(%source, %end, "the list of revoked client certificates has expired: the source takes nothing until there is a new one");
+    }
+    Ok(trust)
+}
+
+/// The authorities whose certificates clients are asked for.
+pub(super) fn asked_authorities(routes: &[Route]) -> Authorities {
+    authorities(routes.iter().filter_map(Route::clients))
+}
+
+/// The certificate of the admin listener; `None`: it speaks plain HTTP.
+pub(super) fn admin_identity(config: &Checked, public: &Arc<Identity>) -> Result<Option<Arc<Identity>>, TlsError> {
+    match &config.admin_access.tls {
+        AdminTls::Public => Ok(Some(Arc::clone(public))),
+        AdminTls::Own(TlsChoice::Files { certificate_pem, key_pem, .. }) => {
+            Identity::from_pem(certificate_pem, key_pem.expose()).map(|own| Some(Arc::new(own)))
+        }
+        AdminTls::Off | AdminTls::Own(TlsChoice::SelfMade { .. }) => Ok(None),
+    }
+}
+
+/// Which peers begin a connection with a PROXY header; `None`: none do.
+pub(super) fn proxies(config: &Checked) -> Option<Proxies> {
+    let listed = config.proxies.clone();
+    (!listed.is_empty()).then(|| -> Proxies { Arc::new(move |peer| listed.iter().any(|network| network.contains(peer))) })
 }
 
 pub(super) fn infos(config: &Checked) -> Vec<SourceInfo> {

@@ -19,9 +19,11 @@ use tokio::task::JoinSet;
 
 pub use self::build::make_data_directory;
 
-use self::build::{api_sources, identity, infos, keep, routes, server_limits, share_items};
+use self::build::{
+    admin_identity, api_sources, asked_authorities, identity, infos, keep, proxies, routes, server_limits, share_items,
+};
 use self::reload::{Core, FetchSources, Reloader, append_policy};
-use crate::api::{Api, Context, Health, Reloaded};
+use crate::api::{Access, Api, Context, Health, Reloaded};
 use crate::config::{Checked, Loaded, Report};
 use crate::limits::{DISK_LOOK_PERIOD, JOURNAL_CACHE_BYTES};
 use crate::net::serve::{Limits as ServerLimits, Server};
@@ -62,6 +64,8 @@ pub enum StartError {
     },
     /// A source's API settings cannot be used.
     Api(String),
+    /// A source's authority or list of revoked certificates cannot be used.
+    Clients(String),
     /// The journal does not take its first record.
     Journal(Refused),
     /// No thread could be started.
@@ -71,7 +75,7 @@ pub enum StartError {
 impl StartError {
     /// It is the configuration's fault (exit code 78), or needs a newer program; trying again changes nothing.
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Tls(_) | Self::Api(_) | Self::Store(StoreError::Newer { .. }))
+        matches!(self, Self::Tls(_) | Self::Api(_) | Self::Clients(_) | Self::Store(StoreError::Newer { .. }))
     }
 }
 
@@ -83,7 +87,7 @@ impl fmt::Display for StartError {
             Self::Bind { what, address, error } => {
                 write!(f, "cannot listen on {address} ([{what}].address): {error}")
             }
-            Self::DataDirectory(why) | Self::Api(why) => f.write_str(why),
+            Self::DataDirectory(why) | Self::Api(why) | Self::Clients(why) => f.write_str(why),
             Self::Journal(_) => f.write_str("the journal cannot be written: is the disk full?"),
             Self::Thread(error) => write!(f, "cannot start a thread: {error}"),
         }
@@ -162,23 +166,33 @@ impl Gateway {
         }
         let identity = Arc::new(identity(&config)?);
         let sources = api_sources(&config)?;
+        let routes = routes(&config)?;
+        identity.ask_clients(asked_authorities(&routes))?;
+        let admin_identity = admin_identity(&config, &identity)?;
         let public = Server::bind("public", config.listen, Some(Arc::clone(&identity)), server_limits(&config));
         let public = public.await.map_err(|error| StartError::Bind { what: "listen", address: config.listen, error })?;
-        let admin = Server::bind("admin", config.admin, None, ServerLimits::default()).await;
+        let public = match proxies(&config) {
+            Some(proxies) => public.asking().behind(proxies),
+            None => public.asking(),
+        };
+        let admin = Server::bind("admin", config.admin, admin_identity.clone(), ServerLimits::default()).await;
         let admin = admin.map_err(|error| StartError::Bind { what: "admin", address: config.admin, error })?;
 
+        let access = Access::new(&config.data_dir, config.admin_access.tokens_required);
+        let admin_own = admin_identity.filter(|own| !Arc::ptr_eq(own, &identity));
         let health = Arc::new(Health::default());
         health.certificate_loaded(true);
         health.fold_alive(true);
         let (keep, keep_changes) = watch::channel(keep(&config));
         let (fetch, fetch_changes) = watch::channel(Arc::new(Mutex::new(sources)));
         let core = Arc::new(Core {
-            ingest: Arc::new(Ingest::new(routes(&config), appender.clone())),
+            ingest: Arc::new(Ingest::new(routes, appender.clone())),
             infos: Arc::new(RwLock::new(infos(&config))),
             running: Mutex::new((config, policy)),
             items,
             reloading: tokio::sync::Mutex::new(()),
             identity,
+            admin_own,
             appender: appender.clone(),
             state: Arc::clone(&state),
             journal: journal.clone(),
@@ -196,6 +210,7 @@ impl Gateway {
             sources: Arc::clone(&core.infos),
             actions: Arc::new(Reloader(Arc::clone(&core))),
             names: Vec::new(),
+            access,
         }));
 
         let (stop, stopping) = watch::channel(false);

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::watch;
 
 use super::Reread;
-use super::build::{api_sources, infos, keep, routes, share_items};
+use super::build::{api_sources, asked_authorities, infos, keep, routes, share_items};
 use crate::api::{Actions, Health, Reloaded, SourceInfo};
-use crate::config::{Checked, TlsChoice};
+use crate::config::{AdminTls, Checked, TlsChoice};
 use crate::limits::ITEM_PARTS_IN_FLIGHT;
 use crate::net::tls::Identity;
 use crate::pipeline::fetch::FetchSource;
@@ -35,6 +35,8 @@ pub(super) struct Core {
     pub(super) items: ItemMaps,
     pub(super) reloading: tokio::sync::Mutex<()>,
     pub(super) identity: Arc<Identity>,
+    /// The admin listener's certificate, when it has one of its own.
+    pub(super) admin_own: Option<Arc<Identity>>,
     pub(super) appender: Appender,
     pub(super) state: SharedState,
     pub(super) journal: Journal,
@@ -71,16 +73,23 @@ impl Core {
             (self.reread)().map_err(|report| report.problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         share_items(&mut config, &self.items);
         let sources = api_sources(&config).map_err(|error| vec![error.to_string()])?;
+        let routes = routes(&config).map_err(|error| vec![error.to_string()])?;
         let policy = config.policy.to_canonical();
         let (old, old_policy) = self.running.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let TlsChoice::Files { certificate_pem, key_pem, .. } = &config.tls {
             self.identity.swap(certificate_pem, key_pem.expose()).map_err(|error| vec![format!("[tls]: {error}")])?;
         }
+        if let (Some(own), AdminTls::Own(TlsChoice::Files { certificate_pem, key_pem, .. })) =
+            (&self.admin_own, &config.admin_access.tls)
+        {
+            own.swap(certificate_pem, key_pem.expose()).map_err(|error| vec![format!("[admin]: {error}")])?;
+        }
         if policy != old_policy {
             let appended = append_policy(&self.appender, &config, &old_policy).await;
             appended.map_err(|_| vec!["the journal cannot take the new configuration now; try again".to_owned()])?;
         }
-        self.ingest.replace(routes(&config));
+        self.identity.ask_clients(asked_authorities(&routes)).map_err(|error| vec![format!("[tls]: {error}")])?;
+        self.ingest.replace(routes);
         *self.infos.write().unwrap_or_else(PoisonError::into_inner) = infos(&config);
         self.keep.send_replace(keep(&config));
         self.fetch.send_replace(Arc::new(Mutex::new(sources)));
@@ -105,8 +114,9 @@ fn needs_restart(old: &Checked, new: &Checked) -> Vec<&'static str> {
             later.push(name);
         }
     };
-    compare("[listen]", old.listen != new.listen);
-    compare("[admin]", old.admin != new.admin);
+    compare("[listen]", (old.listen, &old.proxies) != (new.listen, &new.proxies));
+    let form = |config: &Checked| (std::mem::discriminant(&config.admin_access.tls), config.admin_access.tokens_required);
+    compare("[admin]", old.admin != new.admin || form(old) != form(new));
     compare("[data]", old.data_dir != new.data_dir);
     compare("[limits]", old.limits != new.limits);
     compare("[store]", old.store != new.store);

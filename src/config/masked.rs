@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Write};
 
 use serde_json::Value;
 
-use super::{ApiConfig, Checked, SourceConfig, TlsChoice, WarehouseConfig, units};
+use super::{AdminTls, ApiConfig, Checked, SourceConfig, TlsChoice, WarehouseConfig, units};
 use crate::types::WarehouseId;
 
 /// Items shown of a mapping; a longer one is shown by its length.
@@ -29,9 +29,17 @@ fn write_all(out: &mut String, checked: &Checked) -> fmt::Result {
 }
 
 fn fixed(out: &mut String, checked: &Checked) -> fmt::Result {
-    let Checked { listen, admin, data_dir, tls, limits, retention, store, log, .. } = checked;
+    let Checked { listen, proxies, admin, admin_access, data_dir, tls, limits, retention, store, log, .. } = checked;
     writeln!(out, "[listen]\naddress = {}", quoted(listen))?;
+    if !proxies.is_empty() {
+        writeln!(out, "proxy_protocol_from = {}", array(proxies))?;
+    }
     writeln!(out, "\n[admin]\naddress = {}", quoted(admin))?;
+    writeln!(out, "tls = {}", admin_access.tls != AdminTls::Off)?;
+    if let AdminTls::Own(TlsChoice::Files { certificate, key, .. }) = &admin_access.tls {
+        writeln!(out, "certificate = {}\nkey = {}", quoted(certificate.display()), quoted(key.display()))?;
+    }
+    writeln!(out, "tokens = {}", quoted(if admin_access.tokens_required { "required" } else { "optional" }))?;
     writeln!(out, "\n[data]\ndirectory = {}", quoted(data_dir.display()))?;
     writeln!(out, "\n[tls]")?;
     match tls {
@@ -88,6 +96,15 @@ fn source_table(out: &mut String, source: &SourceConfig) -> fmt::Result {
     }
     if !source.allow.is_empty() {
         writeln!(out, "allow = {}", array(&source.allow))?;
+    }
+    if let Some(clients) = &source.clients {
+        writeln!(out, "client_ca_file = {}", quoted(clients.ca.display()))?;
+        if let Some((path, _)) = &clients.crl {
+            writeln!(out, "client_crl_file = {}", quoted(path.display()))?;
+        }
+        if !clients.names.is_empty() {
+            writeln!(out, "client_names = {}", array(&clients.names))?;
+        }
     }
     for (key, value) in &source.settings {
         writeln!(out, "{} = {}", bare_or_quoted(key), toml_value(value))?;

@@ -25,7 +25,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use serde_json::Value;
@@ -34,6 +34,7 @@ use crate::limits;
 use crate::sources::{self, Kind};
 use crate::types::{Problem, Secret};
 
+mod access;
 mod address;
 mod api;
 mod checked;
@@ -51,7 +52,7 @@ mod warehouse;
 mod tests;
 
 pub use checked::{
-    ApiConfig, Checked, Limits, LogConfig, LogFormat, LogLevel, Retention, SourceConfig, StoreConfig, TlsChoice,
+    AdminAccess, AdminTls, ApiConfig, Checked, ClientAuth, Limits, LogConfig, LogFormat, LogLevel, Retention, SourceConfig, StoreConfig, TlsChoice,
     WarehouseConfig,
 };
 pub use items::{BadItems, BadRow, read_items};
@@ -294,22 +295,33 @@ impl Read for Capped {
 
 /// Open a regular file, or say why not, in words. Nothing else is opened: a pipe would block, a device would not end.
 fn open_capped(path: &Path, at_most: u64) -> Result<Capped, String> {
-    let meta = std::fs::metadata(path).map_err(|e| in_words(&e))?;
+    open_capped_or(path, at_most).map_err(|(_, why)| why)
+}
+
+/// The same with the system's kind of error.
+fn open_capped_or(path: &Path, at_most: u64) -> Result<Capped, (ErrorKind, String)> {
+    let told = |e: std::io::Error| (e.kind(), in_words(&e));
+    let meta = std::fs::metadata(path).map_err(told)?;
     if !meta.is_file() {
-        return Err("it is not a regular file".to_owned());
+        return Err((ErrorKind::Other, "it is not a regular file".to_owned()));
     }
     if meta.len() > at_most {
-        return Err(too_large(at_most));
+        return Err((ErrorKind::Other, too_large(at_most)));
     }
-    let file = File::open(path).map_err(|e| in_words(&e))?;
+    let file = File::open(path).map_err(told)?;
     Ok(Capped { file: file.take(at_most.saturating_add(1)), bytes: meta.len(), at_most })
 }
 
 /// A whole regular file, or why not, in words.
 fn read_capped(path: &Path, at_most: u64) -> Result<Vec<u8>, String> {
-    let mut file = open_capped(path, at_most)?;
+    read_capped_or(path, at_most).map_err(|(_, why)| why)
+}
+
+/// The same with the system's kind of error.
+fn read_capped_or(path: &Path, at_most: u64) -> Result<Vec<u8>, (ErrorKind, String)> {
+    let mut file = open_capped_or(path, at_most)?;
     let mut bytes = Vec::with_capacity(usize::try_from(file.bytes).unwrap_or(0));
-    file.read_to_end(&mut bytes).map_err(|e| in_words(&e))?;
+    file.read_to_end(&mut bytes).map_err(|e| (e.kind(), in_words(&e)))?;
     Ok(bytes)
 }
 
@@ -319,8 +331,8 @@ fn too_large(at_most: u64) -> String {
 
 fn in_words(error: &std::io::Error) -> String {
     match error.kind() {
-        std::io::ErrorKind::NotFound => "no such file".to_owned(),
-        std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        ErrorKind::NotFound => "no such file".to_owned(),
+        ErrorKind::PermissionDenied => "permission denied".to_owned(),
         _ => error.to_string(),
     }
 }

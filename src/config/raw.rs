@@ -18,11 +18,17 @@ pub enum Shape {
     Whole,
     /// Several texts, separated by commas in an override.
     List,
+    /// `true` or `false`.
+    Flag,
 }
 
 /// Every key that `STOCKGATE__SECTION__KEY` and the command line can set: all of the fixed sections.
 pub const FIXED_KEYS: &[(&str, Shape)] = &[
     ("admin.address", Shape::Text),
+    ("admin.certificate", Shape::Text),
+    ("admin.key", Shape::Text),
+    ("admin.tls", Shape::Flag),
+    ("admin.tokens", Shape::Text),
     ("data.directory", Shape::Text),
     ("limits.bodies", Shape::Text),
     ("limits.body", Shape::Text),
@@ -34,6 +40,7 @@ pub const FIXED_KEYS: &[(&str, Shape)] = &[
     ("limits.idle_timeout", Shape::Text),
     ("limits.queue", Shape::Whole),
     ("listen.address", Shape::Text),
+    ("listen.proxy_protocol_from", Shape::List),
     ("log.format", Shape::Text),
     ("log.level", Shape::Text),
     ("retention.age", Shape::Text),
@@ -157,6 +164,7 @@ fn set(root: &mut Map<String, Value>, path: &str, shape: Shape, text: &str, orig
         Shape::Text => Value::String(text.to_owned()),
         // Not a number: the reader of the key says so.
         Shape::Whole => text.trim().parse::<u64>().map_or_else(|_| Value::String(text.to_owned()), Value::from),
+        Shape::Flag => text.trim().parse::<bool>().map_or_else(|_| Value::String(text.to_owned()), Value::from),
         Shape::List => text.split(',').map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned).collect(),
     };
     let Some((section, key)) = path.split_once('.') else { return };

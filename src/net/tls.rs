@@ -2,7 +2,8 @@
 //!
 //! TLS 1.2 and 1.3 with ring's suites. ALPN offers `h2`, `http/1.1` and `http/1.0`: a client that asks for the last alone
 //! (WordPress speaks HTTP/1.0, and newer libcurl then says so in ALPN) would otherwise be refused in the handshake. Sessions are
-//! resumed from tickets that a swap makes void. No 0-RTT, no client certificates.
+//! resumed from tickets that a swap makes void. No 0-RTT. Clients are asked for a certificate only where somebody wants one
+//! ([`client_auth`](super::client_auth)).
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,9 +13,10 @@ use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::ParsedCertificate;
+use rustls::server::{ParsedCertificate, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
+use super::client_auth::{Authorities, Recorder};
 pub use super::self_made::{SelfMade, load_or_make, make_self_made};
 use super::{self_made, x509};
 use crate::metrics;
@@ -41,6 +43,8 @@ pub enum TlsError {
     Expired(Timestamp),
     /// A name that no certificate can be made for.
     Names(String),
+    /// A list of revoked certificates cannot be read.
+    BadList(String),
     /// A file could not be read or written.
     File {
         /// Which one.
@@ -60,6 +64,7 @@ impl fmt::Display for TlsError {
             Self::Mismatch => f.write_str("the private key does not belong to the certificate"),
             Self::Expired(at) => write!(f, "the certificate expired at {at}"),
             Self::Names(why) => write!(f, "no certificate can be made for these names: {why}"),
+            Self::BadList(why) => write!(f, "the list of revoked certificates (CRL) cannot be read: {why}"),
             Self::File { path, reason } => write!(f, "{}: {reason}", path.display()),
         }
     }
@@ -88,7 +93,12 @@ pub struct Identity {
 }
 
 struct Current {
+    /// For handshakes that ask the client for nothing.
     config: Arc<ServerConfig>,
+    /// For those that ask for a certificate of these authorities; the same as `config` when there are none.
+    asking: Arc<ServerConfig>,
+    authorities: Authorities,
+    resolver: Arc<dyn ResolvesServerCert>,
     leaf: CertificateDer<'static>,
     not_before: Timestamp,
     not_after: Timestamp,
@@ -99,7 +109,7 @@ impl Identity {
     /// From a PEM chain (leaf first) and its PEM key. An expired certificate is taken with a warning: at a start, serving with it
     /// (and saying so) beats not serving. See [`Identity::not_after`].
     pub fn from_pem(cert: &[u8], key: &[u8]) -> Result<Self, TlsError> {
-        let current = Current::from_pem(cert, key)?;
+        let current = Current::from_pem(cert, key, Authorities::default())?;
         if current.not_after <= time::now() {
             tracing::warn!(not_after = %current.not_after, "the server certificate has expired");
         }
@@ -108,12 +118,22 @@ impl Identity {
 
     /// Replace certificate and key for the connections to come. On any error, an expired certificate included, the old pair stays.
     pub fn swap(&self, cert: &[u8], key: &[u8]) -> Result<(), TlsError> {
-        let new = Current::from_pem(cert, key)?;
+        let new = Current::from_pem(cert, key, self.now().authorities.clone())?;
         if new.not_after <= time::now() {
             return Err(TlsError::Expired(new.not_after));
         }
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
         self.publish();
+        Ok(())
+    }
+
+    /// From now on ask clients of the public listener for a certificate of these authorities; of none: do not ask. A change makes
+    /// session tickets void: a session that was begun without the question could never be asked.
+    pub fn ask_clients(&self, authorities: Authorities) -> Result<(), TlsError> {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        if current.authorities != authorities {
+            *current = Arc::new(current.asking(authorities)?);
+        }
         Ok(())
     }
 
@@ -150,9 +170,10 @@ impl Identity {
         self.now().leaf.clone()
     }
 
-    /// What the next handshake uses.
-    pub(super) fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.now().config)
+    /// What the next handshake uses; `ask` for a client's certificate when there are authorities to ask for.
+    pub(super) fn config(&self, ask: bool) -> Arc<ServerConfig> {
+        let current = self.now();
+        Arc::clone(if ask { &current.asking } else { &current.config })
     }
 
     /// Show this certificate in the metrics.
@@ -173,16 +194,38 @@ impl fmt::Debug for Identity {
 }
 
 impl Current {
-    fn from_pem(cert: &[u8], key: &[u8]) -> Result<Self, TlsError> {
+    fn from_pem(cert: &[u8], key: &[u8], authorities: Authorities) -> Result<Self, TlsError> {
         let chain = certificates(cert)?;
         let leaf = chain.first().cloned().ok_or(TlsError::NoCertificate)?;
         let fields = x509::read(&leaf).ok_or_else(|| TlsError::BadCertificate("not an X.509 certificate".to_owned()))?;
         let (not_before, not_after) = (fields.not_before, fields.not_after);
         let self_made = fields.issuer == fields.subject && contains(fields.subject, self_made::COMMON_NAME.as_bytes());
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| TlsError::NoKey)?;
-        let certified = certify(chain, key)?;
-        Ok(Self { config: Arc::new(server_config(certified)?), leaf, not_before, not_after, self_made })
+        let resolver: Arc<dyn ResolvesServerCert> = Arc::new(SingleCertAndKey::from(certify(chain, key)?));
+        let (config, asking) = configs(&resolver, &authorities)?;
+        Ok(Self { config, asking, authorities, resolver, leaf, not_before, not_after, self_made })
     }
+
+    /// The same certificate with another question.
+    fn asking(&self, authorities: Authorities) -> Result<Self, TlsError> {
+        let (config, asking) = configs(&self.resolver, &authorities)?;
+        let (resolver, leaf) = (Arc::clone(&self.resolver), self.leaf.clone());
+        let Self { not_before, not_after, self_made, .. } = *self;
+        Ok(Self { config, asking, authorities, resolver, leaf, not_before, not_after, self_made })
+    }
+}
+
+/// For handshakes that ask for nothing, and for those that ask for a client's certificate.
+fn configs(
+    resolver: &Arc<dyn ResolvesServerCert>,
+    authorities: &Authorities,
+) -> Result<(Arc<ServerConfig>, Arc<ServerConfig>), TlsError> {
+    let plain = Arc::new(server_config(Arc::clone(resolver), None)?);
+    let asking = match authorities.recorder() {
+        None => Arc::clone(&plain),
+        Some(recorder) => Arc::new(server_config(Arc::clone(resolver), Some(recorder))?),
+    };
+    Ok((plain, asking))
 }
 
 fn certify(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<CertifiedKey, TlsError> {
@@ -195,13 +238,19 @@ fn certify(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> 
     }
 }
 
-fn server_config(certified: CertifiedKey) -> Result<ServerConfig, TlsError> {
+fn server_config(
+    resolver: Arc<dyn ResolvesServerCert>,
+    recorder: Option<Recorder>,
+) -> Result<ServerConfig, TlsError> {
     let unusable = |e: rustls::Error| TlsError::BadKey(e.to_string());
-    let mut config = ServerConfig::builder_with_provider(Arc::clone(&PROVIDER))
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&PROVIDER))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .map_err(unusable)?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+        .map_err(unusable)?;
+    let builder = match recorder {
+        None => builder.with_no_client_auth(),
+        Some(recorder) => builder.with_client_cert_verifier(Arc::new(recorder)),
+    };
+    let mut config = builder.with_cert_resolver(resolver);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), b"http/1.0".to_vec()];
     config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(unusable)?;
     // A client that keeps connections open resumes seldom: one ticket saves the second one's bytes.

@@ -30,7 +30,7 @@ struct World {
     health: Arc<Health>,
     reloads_work: Arc<AtomicBool>,
     writer: std::thread::JoinHandle<()>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 struct Reloads(Arc<AtomicBool>);
@@ -76,6 +76,11 @@ impl Answered {
 
 impl World {
     fn new() -> Self {
+        Self::with_tokens(false)
+    }
+
+    /// One whose admin listener requires tokens, or does not.
+    fn with_tokens(required: bool) -> Self {
         let dir = tempfile::tempdir().expect("a scratch directory");
         let state = Arc::new(RwLock::new(State::open(dir.path(), 1 << 20).expect("opens")));
         let journal = Journal::open(dir.path(), 1 << 20, 0).expect("opens");
@@ -101,8 +106,9 @@ impl World {
             sources: Arc::new(RwLock::new(vec![source("shop", "/in/shop"), source("wms", "/in/wms/***")])),
             actions: Arc::new(Reloads(Arc::clone(&reloads_work))),
             names: Vec::new(),
+            access: Access::new(dir.path(), required),
         });
-        Self { api, state, journal, health, reloads_work, writer, _dir: dir }
+        Self { api, state, journal, health, reloads_work, writer, dir }
     }
 
     /// Let a source say a number, as the fold would: position, audit entry or ignored report, totals.
@@ -187,6 +193,7 @@ impl World {
             query: query.to_owned(),
             headers,
             peer: [127, 0, 0, 1].into(),
+            certificate: None,
             body: Body::from(Bytes::copy_from_slice(body.as_bytes())),
         };
         let (parts, mut body) = self.api.handle(incoming).await.into_parts();
