@@ -43,6 +43,19 @@ pub fn make_data_directory(path: &Path) -> Result<(), StartError> {
     made.map_err(|error| StartError::DataDirectory(format!("the data directory {} cannot be made: {error}", path.display())))
 }
 
+/// Why a gateway with this configuration would not start, as far as its certificates, keys, authorities and addresses say.
+pub fn unusable(config: &Checked) -> Option<StartError> {
+    let tls = |choice: &TlsChoice| match choice {
+        TlsChoice::Files { certificate_pem, key_pem, .. } => Identity::from_pem(certificate_pem, key_pem.expose()).err(),
+        TlsChoice::SelfMade { .. } => None,
+    };
+    let admin = match &config.admin_access.tls {
+        AdminTls::Own(own) => tls(own),
+        AdminTls::Off | AdminTls::Public => None,
+    };
+    tls(&config.tls).or(admin).map(StartError::Tls).or_else(|| routes(config).err())
+}
+
 /// Let a configuration hold the mappings that are in use already instead of its own copies of them.
 pub(super) fn share_items(config: &mut Checked, items: &ItemMaps) {
     for source in &mut config.sources {

@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-pub use self::build::make_data_directory;
+pub use self::build::{make_data_directory, unusable};
 
 use self::build::{
     admin_identity, api_sources, asked_authorities, identity, infos, keep, proxies, routes, server_limits, share_items,
@@ -115,6 +115,7 @@ pub type Reread = Box<dyn Fn() -> Result<Loaded, Report> + Send + Sync>;
 pub struct Gateway {
     public: SocketAddr,
     admin: SocketAddr,
+    admin_https: bool,
     core: Arc<Core>,
     fold: FoldHandle,
     stop: watch::Sender<bool>,
@@ -179,6 +180,7 @@ impl Gateway {
         let admin = admin.map_err(|error| StartError::Bind { what: "admin", address: config.admin, error })?;
 
         let access = Access::new(&config.data_dir, config.admin_access.tokens_required);
+        let admin_https = admin_identity.is_some();
         let admin_own = admin_identity.filter(|own| !Arc::ptr_eq(own, &identity));
         let health = Arc::new(Health::default());
         health.certificate_loaded(true);
@@ -243,6 +245,7 @@ impl Gateway {
         Ok(Self {
             public: public_address,
             admin: admin_address,
+            admin_https,
             core,
             fold: handle,
             stop,
@@ -261,6 +264,11 @@ impl Gateway {
     /// Where the admin API is.
     pub fn admin_addr(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// The admin API speaks HTTPS.
+    pub fn admin_https(&self) -> bool {
+        self.admin_https
     }
 
     /// SHA-256 of the server certificate, as `openssl x509 -fingerprint -sha256` prints it.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::output::print;
 use super::{code, environment};
-use crate::config::{self, Checked, Overrides, Report, SourceConfig, TlsChoice};
+use crate::config::{self, AdminTls, Checked, Overrides, Report, SourceConfig, TlsChoice};
 use crate::types::Secret;
 
 /// Check a configuration: every problem with its line, or what it would do.
@@ -39,6 +39,10 @@ pub(super) fn run(args: &Args) -> ExitCode {
         Ok((checked, warnings)) => {
             for warning in warnings.iter().filter(|_| args.config.is_some()) {
                 eprintln!("warning: {warning}");
+            }
+            if let Some(error) = crate::app::unusable(&checked) {
+                eprintln!("{error}\n1 problem: not usable");
+                return ExitCode::from(code::CONFIGURATION);
             }
             print(&render(&checked))
         }
@@ -77,7 +81,7 @@ pub(super) fn render(checked: &Checked) -> String {
     };
     let mut lines = vec![
         format!("take deliveries at https://{} with {certificate}", checked.listen),
-        format!("answer its operator at http://{}", checked.admin),
+        format!("answer its operator at {}", admin(checked)),
         format!("keep its data in {}", checked.data_dir.display()),
     ];
     lines.extend(checked.sources.iter().map(source));
@@ -90,15 +94,27 @@ pub(super) fn render(checked: &Checked) -> String {
     out
 }
 
+fn admin(checked: &Checked) -> String {
+    let access = &checked.admin_access;
+    let (scheme, with) = match &access.tls {
+        AdminTls::Off => ("http", ""),
+        AdminTls::Public => ("https", " with the same certificate"),
+        AdminTls::Own(_) => ("https", " with a certificate of its own"),
+    };
+    let tokens = if access.tokens_required { ", for tokens only" } else { "" };
+    format!("{scheme}://{}{with}{tokens}", checked.admin)
+}
+
 fn source(source: &SourceConfig) -> String {
     let token = if source.token.is_some() { "/***" } else { "" };
     let proof = if source.adapter.signed() { "signed" } else { "not signed by the platform" };
+    let certified = if source.clients.is_some() { ", from clients with a certificate" } else { "" };
     let mut warehouses: Vec<&str> =
         source.warehouse.iter().chain(source.locations.values()).map(crate::types::WarehouseId::as_str).collect();
     warehouses.sort_unstable();
     warehouses.dedup();
     let asked = source.api.as_ref().map(|api| format!(", ask {}", host(&api.base_url))).unwrap_or_default();
-    format!("take {} ({proof}) at /in/{}{token} for {}{asked}", source.kind.name, source.id, warehouses.join(", "))
+    format!("take {} ({proof}{certified}) at /in/{}{token} for {}{asked}", source.kind.name, source.id, warehouses.join(", "))
 }
 
 /// Scheme and host of a base URL: its path may hold a token.

@@ -16,6 +16,7 @@ mod dead;
 mod demo;
 mod doctor;
 mod explain;
+mod known;
 mod logging;
 mod man;
 mod output;
@@ -26,6 +27,7 @@ mod send;
 mod serve;
 mod sources;
 mod stock;
+mod token;
 mod verify;
 mod warehouses;
 
@@ -81,6 +83,7 @@ commands! {
     Restore(restore),
     Doctor(doctor),
     Reload(reload),
+    Token(token),
     Completions(completions),
     Man(man),
 }

@@ -2,8 +2,9 @@
 
 use http::StatusCode;
 
-use super::client::{Failure, address_of, encoded, refused, target};
+use super::client::{Failure, encoded, refused, target};
 use super::completions::{Shell, script};
+use super::known::Known;
 use super::output::{Align, aligned, clean, shortened, size, table};
 use super::{check, code, command, dead, explain, man, sources, stock, verify, warehouses};
 use crate::config::{self, Overrides};
@@ -249,13 +250,16 @@ fn names_survive_a_request_target() {
 #[test]
 fn the_admin_address_is_read_from_a_configuration_with_unreadable_secrets() {
     let text = "[admin]\naddress = \"127.0.0.1:9999\"\n[source.shop]\nsecret_file = \"/nonexistent/secret\"\n";
-    assert_eq!(address_of(text), Ok("127.0.0.1:9999".to_owned()));
-    assert_eq!(address_of(""), Ok("http://127.0.0.1:9780".to_owned()));
+    let admin = |text: &str| Known::of(text).expect("TOML").admin().map_err(|failure| failure.message);
+    assert_eq!(admin(text), Ok(Some("127.0.0.1:9999".to_owned())));
+    assert_eq!(admin(""), Ok(None));
     assert_eq!(
-        address_of("[admin]\naddress = 9780\n"),
-        Err("admin.address is not text; `stockgate check --config` says more".to_owned())
+        admin("[admin]\naddress = 9780\n"),
+        Err("stockgate.toml: admin.address is not text; `stockgate check --config` says more".to_owned())
     );
-    assert_eq!(address_of("[admin"), Err("is not TOML; `stockgate check --config` says where".to_owned()));
+    assert_eq!(admin("[admin]\ntls = true\naddress = \"0.0.0.0:1\"\n"), Ok(Some("https://127.0.0.1:1".to_owned())));
+    assert_eq!(admin("[admin]\ntls = true\naddress = \"[::]:1\"\n"), Ok(Some("https://[::1]:1".to_owned())));
+    assert_eq!(admin("[admin]\ntls = true\n"), Ok(Some("https://127.0.0.1:9780".to_owned())));
 }
 
 #[test]

@@ -278,8 +278,8 @@ fn check_trust(kind: &Kind, adapter: &dyn Source, trust: &Trust, path: &str, fou
         (false, Trust { token: false, allow: false, clients: false, .. }) => found.problem(
             path,
             format!(
-                "{name} does not sign what it sends: set token_file (a file that holds a secret path of at least {} characters) \
-                 or allow (the addresses it sends from), or client_ca_file (the authority of its certificate)",
+                "{name} does not sign what it sends: set token_file (a file that holds a secret path of at least {} characters), \
+                 allow (the addresses it sends from) or client_ca_file (the authority of its certificate)",
                 limits::TOKEN_MIN_BYTES
             ),
         ),

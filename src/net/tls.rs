@@ -72,6 +72,9 @@ impl fmt::Display for TlsError {
 
 impl std::error::Error for TlsError {}
 
+/// One certificate, in DER.
+pub type Certificate = CertificateDer<'static>;
+
 /// All certificates of a PEM text, in order; an error when there is none.
 pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found = CertificateDer::pem_slice_iter(pem)

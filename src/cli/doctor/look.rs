@@ -14,13 +14,14 @@ use super::checks::{self, Bind, Certificate, Directory, Finding, Found, Gateway,
 use super::machine;
 use crate::cli::client::{Client, Reach};
 use crate::cli::serve::BUILT_IN_SECRET_FILE;
-use crate::cli::{code, environment};
-use crate::config::{self, Checked, Overrides, TlsChoice};
+use crate::cli::{code, environment, known};
+use crate::config::{self, AdminTls, Checked, Overrides, TlsChoice};
+use crate::net::client::{Trust, parse_fingerprint};
 use crate::net::serve::{Limits as ServerLimits, Server};
 use crate::net::tls::{Identity, TlsError};
 use crate::store::{restoring_path, state_path};
 use crate::time;
-use crate::types::Secret;
+use crate::types::{Secret, TOKENS_FILE};
 
 /// How long the gateway may take to say whether it is ready.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -102,6 +103,10 @@ fn secrets(config: &Checked) -> Vec<(PathBuf, u32)> {
     if let TlsChoice::Files { key, .. } = &config.tls {
         paths.push(key.clone());
     }
+    paths.push(config.data_dir.join(TOKENS_FILE));
+    if let AdminTls::Own(TlsChoice::Files { key, .. }) = &config.admin_access.tls {
+        paths.push(key.clone());
+    }
     // a place that is no file (the environment) is none of that name either
     paths.extend(config.sources.iter().flat_map(|source| source.secrets_from.iter().map(PathBuf::from)));
     let api = config.sources.iter().filter_map(|source| source.api.as_ref());
@@ -140,8 +145,9 @@ fn gateway(args: &Args, config: &Checked) -> Gateway {
         // the system chooses a port at each start: nobody knows where to ask
         return Gateway::Stopped(addresses(config));
     }
-    let admin = args.admin.clone().unwrap_or_else(|| config.admin.to_string());
-    let client = match Client::within(&Reach::at(admin), PATIENCE) {
+    let (scheme, trust) = admin_trust(config);
+    let admin = args.admin.clone().unwrap_or_else(|| format!("{scheme}://{}", known::reachable(config.admin)));
+    let client = match Client::within(&Reach::at(admin, trust), PATIENCE) {
         Ok(client) => client,
         Err(failure) => return Gateway::Odd(failure.message),
     };
@@ -156,6 +162,23 @@ fn gateway(args: &Args, config: &Checked) -> Gateway {
         Err(failure) if failure.code == code::UNAVAILABLE => Gateway::Stopped(addresses(config)),
         Err(failure) => Gateway::Odd(failure.message),
     }
+}
+
+/// What the admin listener speaks, and the certificate that it must show: it is asked by an address that no certificate may name.
+fn admin_trust(config: &Checked) -> (&'static str, Option<Trust>) {
+    let choice = match &config.admin_access.tls {
+        AdminTls::Off => return ("http", None),
+        AdminTls::Public => &config.tls,
+        AdminTls::Own(own) => own,
+    };
+    let trust = match choice {
+        TlsChoice::SelfMade { .. } => known::self_made(&config.data_dir),
+        TlsChoice::Files { certificate_pem, key_pem, .. } => Identity::from_pem(certificate_pem, key_pem.expose())
+            .ok()
+            .and_then(|own| parse_fingerprint(&own.fingerprint()))
+            .map(Trust::Fingerprint),
+    };
+    ("https", trust)
 }
 
 /// The configured addresses, and whether they can be bound: each for a moment.

@@ -84,6 +84,8 @@ fn every_example_is_right() {
     }
     std::fs::write(directory.path().join("fullchain.pem"), "-----BEGIN CERTIFICATE-----\n").expect("written");
     std::fs::write(directory.path().join("privkey.pem"), "-----BEGIN PRIVATE KEY-----\n").expect("written");
+    std::fs::write(directory.path().join("admin.pem"), "-----BEGIN CERTIFICATE-----\n").expect("written");
+    std::fs::write(directory.path().join("admin-key.pem"), "-----BEGIN PRIVATE KEY-----\n").expect("written");
     let inputs = Inputs { kinds: sources::KINDS, overrides: &Overrides::default(), env: &|_| None };
     let problems = parse(&uncommented(), "defaults.toml", directory.path(), &inputs).err().map(|r| r.problems);
     // A platform that this build lacks is told so, and nothing else may be wrong.
