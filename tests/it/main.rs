@@ -7,6 +7,7 @@
     reason = "a test fails by panicking, measures its own patience, and is the client of the sockets"
 )]
 
+mod access;
 mod backup;
 mod demo;
 mod disk;

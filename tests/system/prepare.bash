@@ -10,11 +10,17 @@ install() {
     command -v strace >/dev/null || missing+=(strace)
     command -v mkfs.ext4 >/dev/null || missing+=(e2fsprogs)
     command -v mount >/dev/null || missing+=(mount)
-    if ((${#missing[@]})) || ! command -v promtool >/dev/null; then
+    if ((${#missing[@]})) || ! command -v promtool >/dev/null || [[ ! -e /usr/lib/nginx/modules/ngx_stream_module.so ]]; then
         apt-get update -qq
     fi
     if ((${#missing[@]})); then
         DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    fi
+    # nginx with its stream module, for a proxy in front; only the files, since the packages would start a server
+    if ! command -v nginx >/dev/null || [[ ! -e /usr/lib/nginx/modules/ngx_stream_module.so ]]; then
+        mkdir "$scratch/nginx"
+        (cd "$scratch/nginx" && apt-get -o APT::Sandbox::User=root download -qq nginx libnginx-mod-stream && for deb in *.deb; do dpkg-deb -x "$deb" .; done) >/dev/null
+        export NGINX=$scratch/nginx/usr/sbin/nginx NGINX_MODULES=$scratch/nginx/usr/lib/nginx/modules
     fi
     # promtool alone: the package would start a server
     if ! command -v promtool >/dev/null; then

@@ -15,6 +15,7 @@ use crate::store::rows::{Cause, DeadLetter, IgnoredRow, PositionKey, Remains};
 use crate::store::state::NewEntry;
 use crate::types::{Change, Decision, Delivery, DeliveryKey, HeaderList, Quantity, Record, RecordBody, Seq, Stamp};
 
+mod access;
 mod backing_up;
 mod decisions;
 mod description;

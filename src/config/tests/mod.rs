@@ -8,6 +8,7 @@ use super::{Checked, Inputs, Loaded, Located, Overrides, Report, parse};
 use crate::sources::{ApiProfile, Kind, Refusal, Source};
 use crate::types::{Identity, Message, Observation, Secret, Settings, Unreadable};
 
+mod access;
 mod documentation;
 mod mistakes;
 mod secrets;
