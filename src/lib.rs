@@ -61,6 +61,7 @@
 //! | ... is written to disk, byte by byte? | [`store::codec`], [`store::rows`] |
 //! | ... checks the configuration? | [`config`]; every key is documented in `config/defaults.toml` |
 //! | ... shows it? | [`api`] (admin listener), [`metrics`], [`cli`] |
+//! | ... decides who may connect? | [`net::client_auth`] (client certificates), the PROXY header in [`net`], address lists in [`pipeline::ingest`], tokens in [`api::Access`] and `stockgate token` |
 //! | ... plays the platforms? | [`simulator`] |
 //! | ... starts and stops it all? | [`app`] |
 //!

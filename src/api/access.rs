@@ -59,6 +59,9 @@ struct Known {
 /// Changes with the file: device and inode (it is replaced, never written into), times of change in nanoseconds, size.
 type Stamp = (u64, u64, i64, i64, u64);
 
+/// The file of tokens cannot be read; the log says why.
+struct Unreadable;
+
 /// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Failure {
@@ -140,7 +143,7 @@ impl Access {
         }
         let Some(presented) = presented else { return Err(Failure::Missing) };
         let text = presented.to_str().ok().and_then(bearer).ok_or(Failure::Unknown)?;
-        let tokens = tokens.map_err(|()| Failure::Unknown)?;
+        let tokens = tokens.map_err(|Unreadable| Failure::Unknown)?;
         let token = tokens.find(text).ok_or(Failure::Unknown)?;
         if token.is_expired(time::now()) {
             Err(Failure::Expired)
@@ -151,10 +154,13 @@ impl Access {
         }
     }
 
-    /// The tokens as the file has them now; no file is no tokens. An error has been logged.
-    fn tokens(&self) -> Result<Arc<Tokens>, ()> {
+    /// The tokens as the file has them now; no file is no tokens.
+    fn tokens(&self) -> Result<Arc<Tokens>, Unreadable> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let failed = |why: String| tracing::error!(file = %self.file.display(), why, "the tokens cannot be read: nobody gets in");
+        let failed = |why: String| {
+            tracing::error!(file = %self.file.display(), why, "the tokens cannot be read: none is taken");
+            Unreadable
+        };
         let stamp = match fs::metadata(&self.file) {
             Ok(meta) if meta.len() > TOKENS_FILE_MAX_BYTES => return Err(failed("it is too large".to_owned())),
             Ok(meta) => {
@@ -166,12 +172,11 @@ impl Access {
             Err(error) => return Err(failed(error.to_string())),
         };
         if stamp != known.stamp {
-            let tokens = match stamp {
-                None => Tokens::default(),
-                Some(_) => {
-                    let bytes = fs::read(&self.file).map_err(|error| failed(error.to_string()))?;
-                    Tokens::parse(&bytes).map_err(failed)?
-                }
+            let tokens = if stamp.is_some() {
+                let bytes = fs::read(&self.file).map_err(|error| failed(error.to_string()))?;
+                Tokens::parse(&bytes).map_err(failed)?
+            } else {
+                Tokens::default()
             };
             *known = Known { stamp, tokens: Arc::new(tokens) };
         }

@@ -19,10 +19,7 @@ use super::problem::Problem;
 /// Let a request pass, or say why not. `names` are further host names of the admin listener; with `tokens` it requires them.
 pub(super) fn check(method: &Method, headers: &HeaderMap, names: &[String], tokens: bool) -> Result<(), Problem> {
     let host = text(headers, HOST.as_str());
-    if !tokens
-        && headers.contains_key(HOST)
-        && !host.is_some_and(|host| ours(host, names))
-    {
+    if !tokens && headers.contains_key(HOST) && !host.is_some_and(|host| ours(host, names)) {
         return Err(Problem::new(
             StatusCode::MISDIRECTED_REQUEST,
             "the admin listener answers to an IP address or localhost, not to this host name",

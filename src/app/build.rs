@@ -100,13 +100,14 @@ pub(super) fn routes(config: &Checked) -> Result<Vec<Route>, StartError> {
 
 fn client_trust(source: &SourceId, clients: &ClientAuth) -> Result<ClientTrust, StartError> {
     let crl = clients.crl.as_ref();
-    let trust = ClientTrust::from_pem(&clients.ca_pem, crl.map(|(_, pem)| &**pem), clients.names.clone()).map_err(|error| {
-        let (key, path) = match (&error, crl) {
-            (TlsError::BadList(_), Some((path, _))) => ("client_crl_file", path),
-            _ => ("client_ca_file", &clients.ca),
-        };
-        StartError::Clients(format!("source.{source}.{key} ({}): {error}", path.display()))
-    })?;
+    let trust =
+        ClientTrust::from_pem(&clients.ca_pem, crl.map(|(_, pem)| &**pem), clients.names.clone()).map_err(|error| {
+            let (key, path) = match (&error, crl) {
+                (TlsError::BadList(_), Some((path, _))) => ("client_crl_file", path),
+                _ => ("client_ca_file", &clients.ca),
+            };
+            StartError::Clients(format!("source.{source}.{key} ({}): {error}", path.display()))
+        })?;
     if let Some(end) = trust.list_expires().filter(|end| *end <= time::now()) {
         tracing::warn!(%source, %end, "the list of revoked client certificates has expired: the source takes nothing until there is a new one");
     }

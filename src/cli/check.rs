@@ -114,7 +114,12 @@ fn source(source: &SourceConfig) -> String {
     warehouses.sort_unstable();
     warehouses.dedup();
     let asked = source.api.as_ref().map(|api| format!(", ask {}", host(&api.base_url))).unwrap_or_default();
-    format!("take {} ({proof}{certified}) at /in/{}{token} for {}{asked}", source.kind.name, source.id, warehouses.join(", "))
+    format!(
+        "take {} ({proof}{certified}) at /in/{}{token} for {}{asked}",
+        source.kind.name,
+        source.id,
+        warehouses.join(", ")
+    )
 }
 
 /// Scheme and host of a base URL: its path may hold a token.

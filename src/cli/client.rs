@@ -92,8 +92,8 @@ impl Reach {
             (None, Some(known)) => (with_scheme(&known.admin()?.unwrap_or_else(|| DEFAULT.to_owned())), "[admin].address"),
             (None, None) => (DEFAULT.to_owned(), "--admin"),
         };
-        let base = BaseUrl::parse(&text)
-            .map_err(|error| Failure::new(code::CONFIGURATION, format!("{from} `{text}`: {error}")))?;
+        let base =
+            BaseUrl::parse(&text).map_err(|error| Failure::new(code::CONFIGURATION, format!("{from} `{text}`: {error}")))?;
         let ca_file = self.ca_file.clone().or_else(|| file_in("STOCKGATE_CA_FILE"));
         let trust = if !base.is_https() {
             // plain HTTP to this machine needs no roots; asking for them would fail where none are installed
@@ -189,7 +189,8 @@ impl Client {
 
     fn exchange(&self, method: Method, target: &str, body: Bytes) -> Result<(StatusCode, Bytes), Failure> {
         let request = Request::builder().method(method).uri(target).header(CONTENT_TYPE, "application/json").body(body);
-        let mut request = request.map_err(|error| Failure::new(code::FAILURE, format!("cannot ask for {target}: {error}")))?;
+        let mut request =
+            request.map_err(|error| Failure::new(code::FAILURE, format!("cannot ask for {target}: {error}")))?;
         if let Some(authorization) = &self.authorization {
             request.headers_mut().insert(AUTHORIZATION, authorization.clone());
         }

@@ -82,7 +82,9 @@ fn token(args: &Args) -> Result<ExitCode, Failure> {
     let data = match (&args.data, &args.config) {
         (Some(data), _) => data.clone(),
         (None, Some(file)) => Known::read(file)?.data_directory()?,
-        (None, None) => environment(&crate::config::variable("data.directory")).unwrap_or_else(|| "stockgate-data".to_owned()).into(),
+        (None, None) => {
+            environment(&crate::config::variable("data.directory")).unwrap_or_else(|| "stockgate-data".to_owned()).into()
+        }
     };
     match &args.command {
         Command::New { role, name, expires } => {
@@ -207,7 +209,9 @@ fn inherit(file: &Path, directory: &Path) -> Result<(), Failure> {
             other => other,
         }
     };
-    give().map_err(|error| failed(format!("{} cannot be given to the owner of {}: {error}", file.display(), directory.display())))
+    give().map_err(|error| {
+        failed(format!("{} cannot be given to the owner of {}: {error}", file.display(), directory.display()))
+    })
 }
 
 /// The tokens; none when there is no file.
@@ -216,7 +220,9 @@ fn read(file: &Path) -> Result<Tokens, Failure> {
     match fs::metadata(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Tokens::default()),
         Err(error) => return Err(failed(format!("{shown} cannot be read: {error}"))),
-        Ok(meta) if meta.len() > TOKENS_FILE_MAX_BYTES => return Err(failed(format!("{shown} is too large to be a file of tokens"))),
+        Ok(meta) if meta.len() > TOKENS_FILE_MAX_BYTES => {
+            return Err(failed(format!("{shown} is too large to be a file of tokens")));
+        }
         Ok(_) => {}
     }
     let bytes = fs::read(file).map_err(|error| failed(format!("{shown} cannot be read: {error}")))?;

@@ -149,7 +149,10 @@ pub(super) fn clients(settings: &mut Settings, context: &Context<'_>) -> Option<
     let Some(ca) = ca else {
         for (key, given) in [(crl_key, crl.is_some()), (names_key, names.is_some())] {
             if given {
-                settings.problem(key, format!("has no effect without {ca_key}: name the authority whose certificates it is about"));
+                settings.problem(
+                    key,
+                    format!("has no effect without {ca_key}: name the authority whose certificates it is about"),
+                );
             }
         }
         return None;

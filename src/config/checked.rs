@@ -83,7 +83,11 @@ pub struct ClientAuth {
 impl fmt::Debug for ClientAuth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let crl = self.crl.as_ref().map(|(path, _)| path);
-        f.debug_struct("ClientAuth").field("ca", &self.ca).field("crl", &crl).field("names", &self.names).finish_non_exhaustive()
+        f.debug_struct("ClientAuth")
+            .field("ca", &self.ca)
+            .field("crl", &crl)
+            .field("names", &self.names)
+            .finish_non_exhaustive()
     }
 }
 

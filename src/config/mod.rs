@@ -52,8 +52,8 @@ mod warehouse;
 mod tests;
 
 pub use checked::{
-    AdminAccess, AdminTls, ApiConfig, Checked, ClientAuth, Limits, LogConfig, LogFormat, LogLevel, Retention, SourceConfig, StoreConfig, TlsChoice,
-    WarehouseConfig,
+    AdminAccess, AdminTls, ApiConfig, Checked, ClientAuth, Limits, LogConfig, LogFormat, LogLevel, Retention, SourceConfig,
+    StoreConfig, TlsChoice, WarehouseConfig,
 };
 pub use items::{BadItems, BadRow, read_items};
 pub use masked::masked;

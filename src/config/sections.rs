@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use serde_json::Map;
 
-use super::checked::{
-    DATA_DIRECTORY, Limits, LogConfig, LogFormat, LogLevel, Retention, StoreConfig, TlsChoice,
-};
+use super::checked::{DATA_DIRECTORY, Limits, LogConfig, LogFormat, LogLevel, Retention, StoreConfig, TlsChoice};
 use super::{Checked, Context, Findings, access, address, read_capped, secret, units};
 use crate::limits;
 use crate::types::{Secret, Settings};
@@ -61,7 +59,12 @@ const fn hours(hours: u64) -> Duration {
 }
 
 /// Read a table of the file, or an empty one in its place, and report what is wrong in it.
-pub(super) fn in_section<T>(root: &mut Settings, name: &str, found: &mut Findings, read: impl FnOnce(&mut Settings) -> T) -> T {
+pub(super) fn in_section<T>(
+    root: &mut Settings,
+    name: &str,
+    found: &mut Findings,
+    read: impl FnOnce(&mut Settings) -> T,
+) -> T {
     let mut section = root.table(name).unwrap_or_else(|| Settings::new(name, Map::new()));
     let value = read(&mut section);
     found.absorb(section.finish());

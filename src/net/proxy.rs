@@ -126,18 +126,25 @@ fn v1(bytes: &[u8]) -> Parsed {
     };
     let line = within.get(V1_SIGNATURE.len()..end).and_then(|line| std::str::from_utf8(line).ok());
     match line.and_then(v1_line) {
-        Some(client) => Parsed::Header { length: end + 2, client },
+        Some(Named::Client(client)) => Parsed::Header { length: end + 2, client: Some(client) },
+        Some(Named::Nobody) => Parsed::Header { length: end + 2, client: None },
         None => Parsed::Bad("the line cannot be read"),
     }
 }
 
-/// What follows `PROXY `: `TCP4 192.0.2.1 198.51.100.1 56324 443`. The outer `None`: not such a line.
-fn v1_line(line: &str) -> Option<Option<IpAddr>> {
+/// Whom a line names.
+enum Named {
+    Client(IpAddr),
+    Nobody,
+}
+
+/// What follows `PROXY `: `TCP4 192.0.2.1 198.51.100.1 56324 443`.
+fn v1_line(line: &str) -> Option<Named> {
     let mut parts = line.split(' ');
     let family = parts.next()?;
     if family == "UNKNOWN" {
         // a receiver must ignore what follows
-        return Some(None);
+        return Some(Named::Nobody);
     }
     let (from, to, from_port, to_port) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let port = |text: &str| text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u16>().is_ok();
@@ -150,7 +157,7 @@ fn v1_line(line: &str) -> Option<Option<IpAddr>> {
         _ => return None,
     };
     debug_assert_eq!(from.is_ipv4(), to.is_ipv4(), "both are of the family that was named");
-    Some(Some(from.to_canonical()))
+    Some(Named::Client(from.to_canonical()))
 }
 
 fn v2(bytes: &[u8]) -> Parsed {
@@ -200,28 +207,32 @@ mod tests {
         [V2_SIGNATURE, &[command, family], &length, rest].concat()
     }
 
-    fn client(bytes: &[u8]) -> Option<Option<IpAddr>> {
+    fn client(bytes: &[u8]) -> Result<Option<IpAddr>, &'static str> {
         match parse(bytes) {
             Parsed::Header { client, length } => {
                 assert_eq!(length, bytes.len(), "all of it");
-                Some(client)
+                Ok(client)
             }
-            Parsed::Bad(_) => None,
+            Parsed::Bad(why) => Err(why),
             Parsed::More => panic!("not whole: {bytes:?}"),
         }
     }
 
-    fn ip(text: &str) -> Option<Option<IpAddr>> {
-        Some(Some(text.parse().unwrap()))
+    fn ip(text: &str) -> Option<IpAddr> {
+        text.parse().ok()
     }
 
     #[test]
     fn lines_of_version_1() {
-        assert_eq!(client(b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n"), ip("192.0.2.1"));
-        assert_eq!(client(b"PROXY TCP6 2001:db8::7 2001:db8::1 1 65535\r\n"), ip("2001:db8::7"));
-        assert_eq!(client(b"PROXY TCP6 ::ffff:192.0.2.1 ::ffff:198.51.100.1 1 2\r\n"), ip("192.0.2.1"), "mapped is IPv4");
-        assert_eq!(client(b"PROXY UNKNOWN\r\n"), Some(None));
-        assert_eq!(client(b"PROXY UNKNOWN ffff::1 rubbish\r\n"), Some(None));
+        assert_eq!(client(b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n"), Ok(ip("192.0.2.1")));
+        assert_eq!(client(b"PROXY TCP6 2001:db8::7 2001:db8::1 1 65535\r\n"), Ok(ip("2001:db8::7")));
+        assert_eq!(
+            client(b"PROXY TCP6 ::ffff:192.0.2.1 ::ffff:198.51.100.1 1 2\r\n"),
+            Ok(ip("192.0.2.1")),
+            "mapped is IPv4"
+        );
+        assert_eq!(client(b"PROXY UNKNOWN\r\n"), Ok(None));
+        assert_eq!(client(b"PROXY UNKNOWN ffff::1 rubbish\r\n"), Ok(None));
         for bad in [
             "PROXY TCP4 192.0.2.1 198.51.100.1 56324\r\n",
             "PROXY TCP4 192.0.2.1 198.51.100.1 56324 443 1\r\n",
@@ -237,28 +248,28 @@ mod tests {
             "PROXY \r\n",
             "PROXY TCP4 192.0.2.1 198.51.100.1 1 2\n\r\n",
         ] {
-            assert_eq!(client(bad.as_bytes()), None, "{bad}");
+            assert!(client(bad.as_bytes()).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn headers_of_version_2() {
         let four = [192, 0, 2, 1, 198, 51, 100, 1, 0xdc, 4, 1, 0xbb];
-        assert_eq!(client(&v2_header(0x21, 0x11, &four)), ip("192.0.2.1"));
+        assert_eq!(client(&v2_header(0x21, 0x11, &four)), Ok(ip("192.0.2.1")));
         let tlvs = [&four[..], &[0x04, 0, 3, 1, 2, 3]].concat();
-        assert_eq!(client(&v2_header(0x21, 0x11, &tlvs)), ip("192.0.2.1"), "what follows the addresses is passed over");
+        assert_eq!(client(&v2_header(0x21, 0x11, &tlvs)), Ok(ip("192.0.2.1")), "what follows the addresses is passed over");
         let six = [&[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7][..], &[0; 20]].concat();
-        assert_eq!(client(&v2_header(0x21, 0x21, &six)), ip("2001:db8::7"));
+        assert_eq!(client(&v2_header(0x21, 0x21, &six)), Ok(ip("2001:db8::7")));
         let mapped = [&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1][..], &[0; 20]].concat();
-        assert_eq!(client(&v2_header(0x21, 0x21, &mapped)), ip("192.0.2.1"), "mapped is IPv4");
-        assert_eq!(client(&v2_header(0x20, 0x11, &four)), Some(None), "LOCAL: its addresses mean nothing");
-        assert_eq!(client(&v2_header(0x20, 0xff, &[])), Some(None));
-        assert_eq!(client(&v2_header(0x21, 0x00, &[])), Some(None), "UNSPEC");
-        assert_eq!(client(&v2_header(0x21, 0x31, &[0; 216])), Some(None), "a Unix socket");
+        assert_eq!(client(&v2_header(0x21, 0x21, &mapped)), Ok(ip("192.0.2.1")), "mapped is IPv4");
+        assert_eq!(client(&v2_header(0x20, 0x11, &four)), Ok(None), "LOCAL: its addresses mean nothing");
+        assert_eq!(client(&v2_header(0x20, 0xff, &[])), Ok(None));
+        assert_eq!(client(&v2_header(0x21, 0x00, &[])), Ok(None), "UNSPEC");
+        assert_eq!(client(&v2_header(0x21, 0x31, &[0; 216])), Ok(None), "a Unix socket");
         for (command, family, length) in
             [(0x11, 0x11, 12), (0x22, 0x11, 12), (0x21, 0x12, 12), (0x21, 0x41, 12), (0x21, 0x11, 11), (0x21, 0x21, 35)]
         {
-            assert_eq!(client(&v2_header(command, family, &vec![0; length])), None, "{command:x} {family:x} {length}");
+            assert!(client(&v2_header(command, family, &vec![0; length])).is_err(), "{command:x} {family:x} {length}");
         }
     }
 
@@ -289,7 +300,11 @@ mod tests {
         let body = prop_oneof![
             proptest::collection::vec(any::<u8>(), 0..300),
             "[0-9a-f:. ]{0,110}(\r\n)?".prop_map(String::into_bytes),
-            (0x1f_u8..0x23, prop_oneof![Just(0x11_u8), Just(0x21), Just(0), any::<u8>()], proptest::collection::vec(any::<u8>(), 0..60))
+            (
+                0x1f_u8..0x23,
+                prop_oneof![Just(0x11_u8), Just(0x21), Just(0), any::<u8>()],
+                proptest::collection::vec(any::<u8>(), 0..60)
+            )
                 .prop_map(|(command, family, rest)| v2_header(command, family, &rest)[12..].to_vec()),
         ];
         (signature, body).prop_map(|(signature, body)| [signature, &body].concat())
@@ -319,13 +334,13 @@ mod tests {
         fn every_address_comes_back(v4: u32, v6: u128, ports: (u16, u16)) {
             let (four, six) = (Ipv4Addr::from(v4), Ipv6Addr::from(v6));
             let line = format!("PROXY TCP4 {four} {four} {} {}\r\n", ports.0, ports.1);
-            prop_assert_eq!(client(line.as_bytes()), Some(Some(IpAddr::from(four))));
+            prop_assert_eq!(client(line.as_bytes()), Ok(Some(IpAddr::from(four))));
             let line = format!("PROXY TCP6 {six} {six} {} {}\r\n", ports.0, ports.1);
-            prop_assert_eq!(client(line.as_bytes()), Some(Some(IpAddr::from(six).to_canonical())));
+            prop_assert_eq!(client(line.as_bytes()), Ok(Some(IpAddr::from(six).to_canonical())));
             let block = [&six.octets()[..], &six.octets(), &[0; 4]].concat();
-            prop_assert_eq!(client(&v2_header(0x21, 0x21, &block)), Some(Some(IpAddr::from(six).to_canonical())));
+            prop_assert_eq!(client(&v2_header(0x21, 0x21, &block)), Ok(Some(IpAddr::from(six).to_canonical())));
             let block = [&four.octets()[..], &four.octets(), &[0; 4]].concat();
-            prop_assert_eq!(client(&v2_header(0x21, 0x11, &block)), Some(Some(IpAddr::from(four))));
+            prop_assert_eq!(client(&v2_header(0x21, 0x11, &block)), Ok(Some(IpAddr::from(four))));
         }
     }
 }

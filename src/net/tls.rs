@@ -241,10 +241,7 @@ fn certify(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> 
     }
 }
 
-fn server_config(
-    resolver: Arc<dyn ResolvesServerCert>,
-    recorder: Option<Recorder>,
-) -> Result<ServerConfig, TlsError> {
+fn server_config(resolver: Arc<dyn ResolvesServerCert>, recorder: Option<Recorder>) -> Result<ServerConfig, TlsError> {
     let unusable = |e: rustls::Error| TlsError::BadKey(e.to_string());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&PROVIDER))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa, KeyIdMethod, KeyPair,
-    KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa, KeyIdMethod,
+    KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -169,7 +169,12 @@ fn client_of(issuer: &Issuer) -> Pair {
 }
 
 /// Connect, with what a proxy sends before TLS and with a certificate, if any.
-async fn connect(gateway: &Gateway, site: &Site, before: &str, pair: Option<&Pair>) -> std::io::Result<TlsStream<TcpStream>> {
+async fn connect(
+    gateway: &Gateway,
+    site: &Site,
+    before: &str,
+    pair: Option<&Pair>,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     let pem = fs::read(site.data().join("tls-cert.pem")).expect("the certificate");
     for certificate in stockgate::net::tls::certificates(&pem).expect("a certificate") {

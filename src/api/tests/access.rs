@@ -54,7 +54,11 @@ async fn where_tokens_are_required_every_route_but_health_asks_for_one_of_its_ro
         let without = world.ask(method(route), &target, &[], "").await;
         assert_eq!(refused(status(&without)), !health, "{target} without a token");
         if !health {
-            assert_eq!((without.status, without.header("www-authenticate")), (401, "Bearer realm=\"stockgate\""), "{target}");
+            assert_eq!(
+                (without.status, without.header("www-authenticate")),
+                (401, "Bearer realm=\"stockgate\""),
+                "{target}"
+            );
             assert!(without.detail().contains("stockgate token new"));
         }
         let reader = world.with(method(route), &target, &read).await;

@@ -51,15 +51,19 @@ fn other_machines_reach_the_admin_side_only_with_tls_and_a_token() {
     let expired = with_token(Some(Timestamp(0)));
     assert_eq!(
         refused("address = \"192.0.2.7:9780\"\ntls = true\n", expired.path()),
-        [format!("stockgate.toml:4: admin.address: needs tokens, and none of DATA/{TOKENS_FILE} can be used any more: {MAKE}")]
+        [format!(
+            "stockgate.toml:4: admin.address: needs tokens, and none of DATA/{TOKENS_FILE} can be used any more: {MAKE}"
+        )]
     );
     fs::write(none.path().join(TOKENS_FILE), "{}").expect("written");
     let broken = refused("tokens = \"required\"\n", none.path());
     assert!(broken[0].contains("needs tokens, and DATA/admin-tokens.json is not a file of tokens"), "{broken:?}");
     assert_eq!(
         refused("address = \"[::]:9780\"\ntls = false\n", with.path()),
-        ["stockgate.toml:4: admin.address: [::]:9780 can be reached from other machines, so a token would pass in the clear: \
-          set admin.tls = true, or use 127.0.0.1 and a tunnel or a proxy in front"]
+        [
+            "stockgate.toml:4: admin.address: [::]:9780 can be reached from other machines, so a token would pass in the clear: \
+          set admin.tls = true, or use 127.0.0.1 and a tunnel or a proxy in front"
+        ]
     );
     assert_eq!(
         refused("address = \"[::]:9780\"\ntls = true\ntokens = \"optional\"\n", with.path()),
@@ -74,7 +78,8 @@ fn on_this_machine_neither_is_needed_and_both_may_be() {
     assert_eq!((plain.admin_access.tls, plain.admin_access.tokens_required), (AdminTls::Off, false));
     let both = admin("tls = true\ntokens = \"required\"\n", with.path()).expect("is good");
     assert_eq!((both.admin_access.tls, both.admin_access.tokens_required), (AdminTls::Public, true));
-    let variables = [("STOCKGATE__ADMIN__TLS", "true"), ("STOCKGATE__LISTEN__PROXY_PROTOCOL_FROM", "10.0.0.5, 192.168.7.0/24")];
+    let variables =
+        [("STOCKGATE__ADMIN__TLS", "true"), ("STOCKGATE__LISTEN__PROXY_PROTOCOL_FROM", "10.0.0.5, 192.168.7.0/24")];
     let (from_outside, _) = parse_in("", with.path(), &variables).expect("is good");
     assert_eq!(from_outside.admin_access.tls, AdminTls::Public);
     assert!(masked(&from_outside).contains("proxy_protocol_from = [\"10.0.0.5\", \"192.168.7.0/24\"]\n"));
@@ -91,7 +96,9 @@ fn a_certificate_of_its_own_needs_its_key_and_tls() {
     fs::write(dir.path().join("a.pem"), "-----BEGIN CERTIFICATE-----\n").expect("written");
     fs::write(dir.path().join("a.key"), "-----BEGIN PRIVATE KEY-----\n").expect("written");
     let own = admin("tls = true\ncertificate = \"a.pem\"\nkey = \"a.key\"\n", dir.path()).expect("is good");
-    assert!(matches!(&own.admin_access.tls, AdminTls::Own(TlsChoice::Files { certificate, .. }) if certificate.ends_with("a.pem")));
+    assert!(
+        matches!(&own.admin_access.tls, AdminTls::Own(TlsChoice::Files { certificate, .. }) if certificate.ends_with("a.pem"))
+    );
     assert!(masked(&own).contains("a.pem\"\nkey = "));
     let refused = |lines: &str| admin(lines, dir.path()).expect_err("refused");
     assert_eq!(
@@ -104,7 +111,9 @@ fn a_certificate_of_its_own_needs_its_key_and_tls() {
     );
     let text = "[admin]\ncertificate = \"a.pem\"\nkey = \"a.key\"\n";
     let (_, warned) = parse_in(text, dir.path(), &[]).expect("is good");
-    assert!(lines(&warned).contains(&"stockgate.toml:2: admin.certificate: has no effect without admin.tls = true".to_owned()));
+    assert!(
+        lines(&warned).contains(&"stockgate.toml:2: admin.certificate: has no effect without admin.tls = true".to_owned())
+    );
 }
 
 #[test]
@@ -134,7 +143,10 @@ fn a_client_certificate_does_instead_of_a_token() {
     assert_eq!(clients.names, ["wms.example"]);
     assert_eq!(clients.crl.expect("is there").0, dir.path().join("ca.crl"));
     let shown = masked(&checked);
-    assert!(shown.contains("ca.pem\"\nclient_crl_file = ") && shown.contains("client_names = [\"wms.example\"]\n"), "{shown}");
+    assert!(
+        shown.contains("ca.pem\"\nclient_crl_file = ") && shown.contains("client_names = [\"wms.example\"]\n"),
+        "{shown}"
+    );
 
     let refused = |keys: &str| {
         let report = parse_in(&format!("{FEED}token_env = \"GOOD\"\n{keys}"), dir.path(), &[]).expect_err("refused");
