@@ -162,6 +162,23 @@ pub const PAGE_ROWS_MAX: usize = 1000;
 /// Rows in one page when the client does not say.
 pub const PAGE_ROWS: usize = 100;
 
+// ---- metrics ----------------------------------------------------------------------------------------------------
+
+/// Positions that one scrape looks at for drift, [`PAGE_ROWS_MAX`] under one lock: a few milliseconds. 10,000 positions are
+/// looked through within two minutes of scrapes every 15 s, a million within four hours.
+pub const DRIFT_POSITIONS_PER_SCRAPE: usize = 2000;
+/// Two numbers that differ count as drift when neither source has spoken of the place for so long: platforms send the same
+/// change seconds or minutes apart, and what is fetched comes later still.
+pub const DRIFT_SETTLED: Duration = Duration::from_secs(15 * 60);
+/// Series of one source on the metrics page: results, outcomes, calls of its API, one for each secret, and a few more. No
+/// histogram is among them, which would be twenty each.
+pub const SERIES_PER_SOURCE_MAX: usize = 48;
+/// Series of one warehouse.
+pub const SERIES_PER_WAREHOUSE_MAX: usize = 10;
+/// All other series. So there are 10,200 at most with 200 sources and 20 warehouses, and 23,000 with [`SOURCES_MAX`] and
+/// [`WAREHOUSES_MAX`].
+pub const SERIES_REST_MAX: usize = 400;
+
 // ---- backup -----------------------------------------------------------------------------------------------------
 
 /// Bytes of rows in one page of a backup. A page of the journal is read under the lock that a new segment waits for, so it is

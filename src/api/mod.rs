@@ -15,7 +15,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use http::{HeaderMap, Method, StatusCode};
@@ -24,6 +24,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 mod admin;
 mod backup;
 mod dead;
+mod drift;
 mod explain;
 mod guard;
 mod health;
@@ -42,6 +43,7 @@ mod tests;
 
 pub use health::Health;
 
+use crate::metrics::FlowCounters;
 use crate::net::body::Body;
 use crate::net::serve::{Handler, Incoming, Outgoing};
 use crate::store::journal::{Appender, Journal};
@@ -188,6 +190,10 @@ struct Shared {
     verifying: AtomicBool,
     /// The backup that reads tables.
     backup: backup::Slot,
+    /// The walk that looks for drift.
+    drift: Mutex<drift::Walk>,
+    /// What has flowed since the start.
+    flows: Mutex<FlowCounters>,
 }
 
 impl Shared {
@@ -250,7 +256,9 @@ impl Api {
     pub fn new(context: Context) -> Self {
         let (started, began) = (time::now(), time::instant());
         let (verifying, backup) = (AtomicBool::new(false), backup::Slot::default());
-        Self { shared: Arc::new(Shared { context, started, began, verifying, backup }) }
+        let flows = metrics_page::flows_from_now(&context.state.read().unwrap_or_else(PoisonError::into_inner)).into();
+        let drift = Mutex::default();
+        Self { shared: Arc::new(Shared { context, started, began, verifying, backup, drift, flows }) }
     }
 
     /// Let go of what clients have left behind; to be called every few seconds.

@@ -38,7 +38,7 @@ async fn health_and_metrics() {
         r#"stockgate_warehouse_skus{warehouse="main",state="in-stock"} 2"#,
         "stockgate_ledger_sequence 3",
         "stockgate_fold_lag_records 0",
-        "stockgate_journal_queue_depth 0",
+        "stockgate_journal_queue_records 0",
         "stockgate_ready 1",
         "stockgate_tls_certificate_self_made 1",
     ] {
@@ -47,7 +47,7 @@ async fn health_and_metrics() {
     for name in [
         "stockgate_ack_duration_seconds_bucket",
         "stockgate_journal_commit_duration_seconds_bucket",
-        "stockgate_source_silence_seconds",
+        "stockgate_source_last_delivery_timestamp_seconds",
         "stockgate_tls_handshakes_total",
         "stockgate_connections{",
         "stockgate_tls_certificate_expiry_timestamp_seconds",

@@ -61,7 +61,10 @@ async fn the_metrics_follow_the_state() {
     let page = answer.text();
     for (series, expected) in [
         ("stockgate_warehouse_units{warehouse=\"metered-hall\"}", "2.5"),
-        ("stockgate_levels{warehouse=\"metered-hall\"}", "2"),
+        ("stockgate_warehouse_inflow_units_total{warehouse=\"metered-hall\"}", "2.5"),
+        ("stockgate_warehouse_outflow_units_total{warehouse=\"metered-hall\"}", "0"),
+        ("stockgate_warehouse_low_skus{warehouse=\"metered-hall\"}", "0"),
+        ("stockgate_drift_positions{source=\"wms\"}", "0"),
         ("stockgate_warehouse_skus{warehouse=\"metered-hall\",state=\"out\"}", "1"),
         ("stockgate_dead_letters{cause=\"bad-sku\"}", "0"),
         ("stockgate_fetch_tasks{source=\"wms\"}", "0"),
@@ -77,7 +80,7 @@ async fn the_metrics_follow_the_state() {
         "stockgate_fold_lag_seconds",
         "stockgate_ready",
         "stockgate_ledger_sequence",
-        "stockgate_source_silence_seconds{source=\"wms\"}",
+        "stockgate_clock_timestamp_seconds",
     ] {
         assert!(value(page, series).is_some(), "{series}");
     }
