@@ -23,9 +23,9 @@ mod http;
 mod order;
 mod reason;
 
+use self::http::Http;
 pub use self::order::{Issued, Order};
 pub use self::reason::{Failure, Reason};
-use self::http::Http;
 use crate::net::client::ClientError;
 use crate::net::trust::Trust;
 use crate::time::Timestamp;
@@ -129,9 +129,8 @@ impl Server {
             let message = format!("{url} answers {}: see that it is the server's ACME directory", answer.status);
             return Err(Failure { retry_after: http.last().and_then(|l| l.retry_after), ..Failure::new(reason, message) });
         }
-        let directory = serde_json::from_slice(&answer.body).map_err(|_| {
-            Failure::new(Reason::Directory, format!("{url} is no ACME directory: see tls.acme.directory"))
-        })?;
+        let directory = serde_json::from_slice(&answer.body)
+            .map_err(|_| Failure::new(Reason::Directory, format!("{url} is no ACME directory: see tls.acme.directory")))?;
         Ok(Self { http, url: url.to_owned(), directory })
     }
 

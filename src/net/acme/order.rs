@@ -101,9 +101,7 @@ impl Account<'_> {
                 continue;
             }
             let name = authorization.identifier().to_string();
-            let none = || {
-                Failure::new(Reason::Challenge, format!("{name}: the server does not offer {}", proof.as_str()))
-            };
+            let none = || Failure::new(Reason::Challenge, format!("{name}: the server does not offer {}", proof.as_str()));
             let mut challenge = authorization.challenge(proof.kind()).ok_or_else(none)?;
             let key = challenge.key_authorization();
             match proof {

@@ -62,6 +62,31 @@ impl Reason {
         }
     }
 
+    /// What an operator can do about it.
+    pub const fn advice(self) -> &'static str {
+        match self {
+            Self::Unreachable => {
+                "see that this machine reaches the server: name resolution, firewall, clock; [tls.acme].ca_file for a private one"
+            }
+            Self::Directory => "see [tls.acme].directory: it must be the URL of the server's directory",
+            Self::RateLimited => "wait: the server says how long. Let's Encrypt has a directory for trials",
+            Self::Account => "see [tls.acme].contact and what the server asks of accounts",
+            Self::Challenge => {
+                "see that every name of tls.names leads to this machine, at port 443 to listen.address (tls-alpn-01) or at \
+                 port 80 to [tls.acme].http_address (http-01)"
+            }
+            Self::Order => "see that the server takes orders for these names",
+            Self::Server => "the server has a fault: it is asked again",
+            Self::Certificate => "see the names in tls.names and the clock of this machine",
+            Self::Storage => "the gateway must be able to write to its data directory",
+        }
+    }
+
+    /// By its word.
+    pub fn named(word: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.as_str() == word)
+    }
+
     /// The server has not seen enough of the attempt to count it.
     pub const fn is_harmless(self) -> bool {
         matches!(self, Self::Unreachable | Self::Directory | Self::Server)
@@ -81,8 +106,12 @@ impl Reason {
             Some("rateLimited") => Self::RateLimited,
             Some("serverInternal") => Self::Server,
             Some(
-                "accountDoesNotExist" | "externalAccountRequired" | "invalidContact" | "unsupportedContact"
-                | "userActionRequired" | "badPublicKey",
+                "accountDoesNotExist"
+                | "externalAccountRequired"
+                | "invalidContact"
+                | "unsupportedContact"
+                | "userActionRequired"
+                | "badPublicKey",
             ) => Self::Account,
             Some("caa" | "connection" | "dns" | "incorrectResponse" | "tls") => Self::Challenge,
             Some("rejectedIdentifier" | "unsupportedIdentifier" | "orderNotReady" | "badCSR") => Self::Order,
