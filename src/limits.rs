@@ -59,6 +59,42 @@ pub const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(50);
 /// See [`ACCEPT_PAUSE_MIN`], which doubles up to this.
 pub const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
+// ---- certificates -----------------------------------------------------------------------------------------------
+
+/// Between two looks at the certificate's files. A renewal is served within this; each look reads a few KiB from memory.
+pub const CERTIFICATE_LOOK_PERIOD: Duration = Duration::from_secs(5);
+/// Largest certificate or key file that is read while running, in bytes; as for the configuration.
+pub const CERTIFICATE_FILE_MAX_BYTES: u64 = PEM_FILE_MAX_BYTES;
+/// Names in one certificate of an ACME server: Let's Encrypt takes no more.
+pub const ACME_NAMES_MAX: usize = 100;
+/// Largest answer of an ACME server; a chain has some 5 KiB.
+pub const ACME_BODY_MAX_BYTES: usize = 256 * 1024;
+/// From an order to its readiness, and again to its certificate: servers check a challenge within seconds, and give up
+/// within a minute or two.
+pub const ACME_ORDER_TIMEOUT: Duration = Duration::from_secs(180);
+/// First pause between two questions whether an order is ready; they grow.
+pub const ACME_POLL_PAUSE: Duration = Duration::from_millis(500);
+/// One attempt in all. Above two [`ACME_ORDER_TIMEOUT`] and the requests around them.
+pub const ACME_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long the renewal sleeps at most before it looks at the clock again: the clock of a box may be set meanwhile.
+pub const ACME_LOOK_PERIOD: Duration = Duration::from_secs(60);
+/// First and longest pause after a server that could not be reached, as while a box starts before its network does.
+pub const ACME_UNREACHED_PAUSE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(3600));
+/// First and longest pause after a refusal: Let's Encrypt takes five failed validations of a name in an hour.
+pub const ACME_REFUSED_PAUSE: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(12 * 3600));
+/// Longest wait that an ACME server's `Retry-After` can impose: its longest rate limit is a week.
+pub const ACME_RETRY_AFTER_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Between a new certificate and the next one, at most: a clock that is wrong by months must not order one after the other.
+pub const ACME_RENEWALS_APART: Duration = Duration::from_secs(3600);
+/// How often an ACME server is asked when it wants a certificate renewed (RFC 9773, section 4.3.2): bounds of its `Retry-After`,
+/// and what stands in for one.
+pub const ACME_RENEWAL_INFO_PERIOD: (Duration, Duration, Duration) =
+    (Duration::from_secs(60), Duration::from_secs(24 * 3600), Duration::from_secs(6 * 3600));
+/// Open connections of the HTTP-01 listener: a server checks from some five places, the rest are strangers.
+pub const ACME_HTTP_CONNECTIONS_MAX: usize = 32;
+/// Bytes that are kept of an ACME server's own words about a failure.
+pub const ACME_MESSAGE_MAX_BYTES: usize = 600;
+
 // ---- journal ----------------------------------------------------------------------------------------------------
 
 /// Records waiting for the journal's next commit. Full means overloaded: 503, nothing acknowledged.

@@ -44,8 +44,10 @@ mod tests;
 pub use health::Health;
 
 use crate::metrics::FlowCounters;
+use crate::net::acme::Standing;
 use crate::net::body::Body;
 use crate::net::serve::{Handler, Incoming, Outgoing};
+use crate::net::tls::Identity;
 use crate::store::journal::{Appender, Journal};
 use crate::store::state::State;
 use crate::time::{self, Timestamp};
@@ -70,6 +72,10 @@ pub struct Context {
     pub actions: Arc<dyn Actions>,
     /// Host names of the admin listener, besides IP addresses and `localhost` (see [`guard`]).
     pub names: Vec<String>,
+    /// The public listener's certificate.
+    pub identity: Arc<Identity>,
+    /// How it stands with ACME.
+    pub acme: Arc<Standing>,
 }
 
 /// A configured source, as it is shown. No secret.

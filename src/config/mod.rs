@@ -34,6 +34,7 @@ use crate::limits;
 use crate::sources::{self, Kind};
 use crate::types::{Problem, Secret};
 
+mod acme;
 mod address;
 mod api;
 mod checked;
@@ -50,6 +51,7 @@ mod warehouse;
 #[cfg(test)]
 mod tests;
 
+pub use acme::{ACME_DIRECTORY, AcmeChallenge, AcmeConfig};
 pub use checked::{
     ApiConfig, Checked, Limits, LogConfig, LogFormat, LogLevel, Retention, SourceConfig, StoreConfig, TlsChoice,
     WarehouseConfig,

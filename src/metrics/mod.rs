@@ -190,8 +190,20 @@ fn describe() {
     describe_gauge!("stockgate_connections", "Open connections by listener.");
     describe_counter!("stockgate_connections_refused_total", "Connections refused, by listener and reason.");
     describe_counter!("stockgate_http_requests_total", "HTTP requests by listener and status code.");
-    describe_gauge!("stockgate_tls_certificate_expiry_timestamp_seconds", "When the server certificate expires.");
+    describe_gauge!("stockgate_tls_certificate_not_after_timestamp_seconds", "When the certificate in use expires.");
+    describe_gauge!(
+        "stockgate_tls_certificate_lifetime_remaining_ratio",
+        "Share of the lifetime of the certificate in use that is left: 1 when new, 0 when expired."
+    );
     describe_gauge!("stockgate_tls_certificate_self_made", "1 when the certificate was made by the gateway itself.");
+    describe_gauge!(
+        "stockgate_tls_certificate_refused",
+        "1 while the certificate's files hold a pair that cannot be used and the one before stays in use."
+    );
+    describe_counter!("stockgate_tls_certificate_reloads_total", "Certificates offered to a running listener, by outcome.");
+    describe_gauge!("stockgate_acme_last_success_timestamp_seconds", "When ACME last brought a certificate.");
+    describe_gauge!("stockgate_acme_next_attempt_timestamp_seconds", "When ACME is next asked for a certificate.");
+    describe_counter!("stockgate_acme_failures_total", "Attempts to get a certificate by ACME that failed, by reason.");
     describe_gauge!("stockgate_config_last_reload_successful", "1 when the last reload was taken, 0 when it was refused.");
     describe_gauge!("stockgate_config_last_reload_success_timestamp_seconds", "When a configuration was last taken.");
     describe_gauge!("stockgate_ready", "1 when /readyz says ready.");
@@ -429,7 +441,7 @@ pub fn disk(free: u64, reserve: u64) {
     gauge!("stockgate_disk_reserve_bytes").set(float(reserve));
 }
 
-/// A TLS handshake: `ok`, `failed` or `timeout`.
+/// A TLS handshake: `ok`, `acme` (an ACME server checked a challenge), `failed` or `timeout`.
 pub fn tls_handshake(result: &'static str) {
     counter!("stockgate_tls_handshakes_total", "result" => result).increment(1);
 }
@@ -473,10 +485,36 @@ impl HttpMeters {
     }
 }
 
-/// The server certificate in use.
-pub fn certificate(not_after: crate::time::Timestamp, self_made: bool) {
-    gauge!("stockgate_tls_certificate_expiry_timestamp_seconds").set(seconds(not_after));
-    gauge!("stockgate_tls_certificate_self_made").set(if self_made { 1.0 } else { 0.0 });
+/// The certificate that a listener (`public`, `admin`) uses: `ratio` is the share of its lifetime that is left.
+pub fn certificate(listener: &'static str, not_after: crate::time::Timestamp, ratio: f64, self_made: bool) {
+    gauge!("stockgate_tls_certificate_not_after_timestamp_seconds", "listener" => listener).set(seconds(not_after));
+    gauge!("stockgate_tls_certificate_lifetime_remaining_ratio", "listener" => listener).set(ratio);
+    gauge!("stockgate_tls_certificate_self_made", "listener" => listener).set(if self_made { 1.0 } else { 0.0 });
+}
+
+/// Certificates offered to a running listener with one outcome: `ok`, `mismatch`, `expired`, `unreadable`, `unusable`.
+pub fn certificate_reloads(listener: &'static str, outcome: &'static str, count: u64) {
+    counter!("stockgate_tls_certificate_reloads_total", "listener" => listener, "outcome" => outcome).increment(count);
+}
+
+/// The certificate's files hold what cannot be used.
+pub fn certificate_refused(listener: &'static str, is: bool) {
+    gauge!("stockgate_tls_certificate_refused", "listener" => listener).set(if is { 1.0 } else { 0.0 });
+}
+
+/// ACME: the last success and the next attempt (`None`: neither is known).
+pub fn acme(last_success: Option<crate::time::Timestamp>, next_attempt: Option<crate::time::Timestamp>) {
+    if let Some(at) = last_success {
+        gauge!("stockgate_acme_last_success_timestamp_seconds").set(seconds(at));
+    }
+    if let Some(at) = next_attempt {
+        gauge!("stockgate_acme_next_attempt_timestamp_seconds").set(seconds(at));
+    }
+}
+
+/// Attempts of ACME that failed for one reason.
+pub fn acme_failures(reason: &'static str, count: u64) {
+    counter!("stockgate_acme_failures_total", "reason" => reason).increment(count);
 }
 
 /// A reload, taken or refused.

@@ -4,6 +4,7 @@
 //!  listen   accept, cap connections in all and per address, back off when the system is out of descriptors
 //!  stream   one connection's bytes, plain or TLS: write timeout, lingering close
 //!  tls      the server's certificate, swappable while running; made by ourselves at the first start
+//!  acme     certificates from an ACME server: orders through `client`, challenges answered by `tls` and `serve`
 //!  serve    HTTP/1.0, 1.1 and 2 by ALPN; deadlines; panics; drain          -> Handler
 //!  body     a request body: capped, timed, within the budget of all buffered bodies
 //!  url, trust, client   the other direction: requests to platforms and channels
@@ -21,6 +22,7 @@
 
 #![expect(clippy::disallowed_types, reason = "this is the one module that opens sockets")]
 
+pub mod acme;
 pub mod body;
 pub mod client;
 mod listen;

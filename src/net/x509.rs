@@ -10,9 +10,21 @@ const GENERALIZED_TIME: u8 = 0x18;
 const SEQUENCE: u8 = 0x30;
 const EXPLICIT_VERSION: u8 = 0xa0;
 
+const OCTET_STRING: u8 = 0x04;
+const OBJECT_IDENTIFIER: u8 = 0x06;
+const EXPLICIT_EXTENSIONS: u8 = 0xa3;
+/// `keyIdentifier [0]` of an AuthorityKeyIdentifier.
+const KEY_IDENTIFIER: u8 = 0x80;
+/// id-ce-authorityKeyIdentifier, 2.5.29.35 (RFC 5280, section 4.2.1.1).
+const AUTHORITY_KEY_IDENTIFIER: &[u8] = &[0x55, 0x1d, 0x23];
+
 /// What a certificate says about itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fields<'a> {
+    /// Serial number, as DER without its header.
+    pub(super) serial: &'a [u8],
+    /// Identifier of the issuer's key, where the certificate names it.
+    pub(super) authority: Option<&'a [u8]>,
     /// Issuer, as DER without its header.
     pub(super) issuer: &'a [u8],
     /// Subject, likewise.
@@ -31,14 +43,38 @@ pub(super) fn read(certificate: &[u8]) -> Option<Fields<'_>> {
     if body.0.first() == Some(&EXPLICIT_VERSION) {
         body.take(EXPLICIT_VERSION)?;
     }
-    body.take(INTEGER)?; // serial number
+    let serial = body.take(INTEGER)?;
     body.take(SEQUENCE)?; // signature algorithm
     let issuer = body.take(SEQUENCE)?;
     let mut validity = Der(body.take(SEQUENCE)?);
     let not_before = validity.time()?;
     let not_after = validity.time()?;
     let subject = body.take(SEQUENCE)?;
-    Some(Fields { issuer, subject, not_before, not_after })
+    Some(Fields { serial, authority: authority(&mut body), issuer, subject, not_before, not_after })
+}
+
+/// The key identifier of the AuthorityKeyIdentifier, in what follows the subject.
+fn authority<'a>(body: &mut Der<'a>) -> Option<&'a [u8]> {
+    let mut extensions = loop {
+        let (tag, content) = body.next()?;
+        if tag == EXPLICIT_EXTENSIONS {
+            break Der(Der(content).take(SEQUENCE)?);
+        }
+    };
+    loop {
+        let mut extension = Der(extensions.take(SEQUENCE)?);
+        if extension.take(OBJECT_IDENTIFIER)? != AUTHORITY_KEY_IDENTIFIER {
+            continue;
+        }
+        let value = loop {
+            // a BOOLEAN says before it whether the extension is critical
+            let (tag, content) = extension.next()?;
+            if tag == OCTET_STRING {
+                break content;
+            }
+        };
+        return Der(Der(value).take(SEQUENCE)?).take(KEY_IDENTIFIER);
+    }
 }
 
 /// What is left of a run of DER values.

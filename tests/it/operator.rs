@@ -40,7 +40,7 @@ async fn health_and_metrics() {
         "stockgate_fold_lag_records 0",
         "stockgate_journal_queue_records 0",
         "stockgate_ready 1",
-        "stockgate_tls_certificate_self_made 1",
+        r#"stockgate_tls_certificate_self_made{listener="public"} 1"#,
     ] {
         assert!(text.lines().any(|l| l == line), "no line `{line}` in\n{text}");
     }
@@ -50,7 +50,9 @@ async fn health_and_metrics() {
         "stockgate_source_last_delivery_timestamp_seconds",
         "stockgate_tls_handshakes_total",
         "stockgate_connections{",
-        "stockgate_tls_certificate_expiry_timestamp_seconds",
+        r#"stockgate_tls_certificate_not_after_timestamp_seconds{listener="public"}"#,
+        r#"stockgate_tls_certificate_lifetime_remaining_ratio{listener="public"}"#,
+        r#"stockgate_tls_certificate_reloads_total{listener="public",outcome="ok"}"#,
         "stockgate_store_bytes",
         "stockgate_build_info{",
         "process_resident_memory_bytes",

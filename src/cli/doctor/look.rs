@@ -18,6 +18,7 @@ use crate::cli::{code, environment};
 use crate::config::{self, Checked, Overrides, TlsChoice};
 use crate::net::serve::{Limits as ServerLimits, Server};
 use crate::net::tls::{Identity, TlsError};
+use crate::pipeline::certificate::kept::Kept;
 use crate::store::{restoring_path, state_path};
 use crate::time;
 use crate::types::Secret;
@@ -54,6 +55,11 @@ pub(super) fn everything(args: &Args) -> Vec<Finding> {
     let newest = newest.as_ref().map(|(path, at)| (path.as_path(), *at));
     findings.push(checks::clock(now, newest, machine::synchronised()));
     findings.push(checks::certificate(&certificate(&config), now));
+    if let TlsChoice::Acme { acme, .. } = &config.tls {
+        let report = Kept::in_data(data).report();
+        let report = report.filter(|report| report.directory == acme.directory && report.names == acme.names);
+        findings.push(checks::acme(report.as_ref()));
+    }
     findings.push(checks::gateway(&gateway(args, &config)));
     findings.push(checks::descriptors(machine::open_files(), config.limits.connections));
     findings.push(checks::memory(machine::available_memory(), memory_wanted(&config)));
@@ -99,8 +105,13 @@ fn directory(path: &Path) -> Directory {
 /// Files with secrets that are there, and their modes.
 fn secrets(config: &Checked) -> Vec<(PathBuf, u32)> {
     let mut paths = vec![config.data_dir.join(BUILT_IN_SECRET_FILE), config.data_dir.join("tls-key.pem")];
-    if let TlsChoice::Files { key, .. } = &config.tls {
-        paths.push(key.clone());
+    match &config.tls {
+        TlsChoice::Files { key, .. } => paths.push(key.clone()),
+        TlsChoice::Acme { acme, .. } => {
+            let kept = Kept::in_data(&config.data_dir);
+            paths.extend([kept.certificate_path(), kept.account_path(&acme.directory)]);
+        }
+        TlsChoice::SelfMade { .. } => {}
     }
     // a place that is no file (the environment) is none of that name either
     paths.extend(config.sources.iter().flat_map(|source| source.secrets_from.iter().map(PathBuf::from)));
@@ -115,6 +126,11 @@ fn certificate(config: &Checked) -> Certificate {
     let own = config.data_dir.join("tls-cert.pem");
     let (identity, names) = match &config.tls {
         TlsChoice::SelfMade { .. } if !own.exists() => return Certificate::NotYet,
+        TlsChoice::Acme { .. } => match Kept::in_data(&config.data_dir).identity() {
+            Ok(None) => return Certificate::Ordered,
+            Ok(Some(kept)) => (Ok(kept), [].as_slice()),
+            Err(error) => (Err(error), [].as_slice()),
+        },
         TlsChoice::SelfMade { names } => {
             let read = |path: PathBuf| fs::read(&path).map_err(|error| TlsError::File { path, reason: error.to_string() });
             let pair = read(own).and_then(|cert| Ok((cert, read(config.data_dir.join("tls-key.pem"))?)));
