@@ -203,6 +203,9 @@ pub const PAGE_ROWS: usize = 100;
 /// Positions that one scrape looks at for drift, [`PAGE_ROWS_MAX`] under one lock: a few milliseconds. 10,000 positions are
 /// looked through within two minutes of scrapes every 15 s, a million within four hours.
 pub const DRIFT_POSITIONS_PER_SCRAPE: usize = 2000;
+/// Positions that one page of the list of drift looks at, [`PAGE_ROWS_MAX`] under one lock: a fraction of a second, whatever it
+/// finds.
+pub const DRIFT_POSITIONS_PER_PAGE: usize = 20_000;
 /// Two numbers that differ count as drift when neither source has spoken of the place for so long: platforms send the same
 /// change seconds or minutes apart, and what is fetched comes later still.
 pub const DRIFT_SETTLED: Duration = Duration::from_secs(15 * 60);

@@ -2,17 +2,23 @@
 //!
 //! A lesser source may speak before the one that counts, or after it; in between the two differ, and nothing is wrong. What
 //! counts as drift has stood: neither was heard about the place for [`DRIFT_SETTLED`]. No report says when that moment has
-//! come, so somebody must look. The walk goes through all positions, a piece at every scrape, and begins again at the end: its
-//! cost is bounded however many there are, and a gateway that nobody watches does not pay it.
+//! come, so somebody must look. For the metric a walk goes through all positions, a piece at every scrape, and begins again at the
+//! end: its cost is bounded however many there are, and a gateway that nobody watches does not pay it. For a person the list is
+//! read anew, in pages.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
-use super::Shared;
-use super::problem::Problem;
-use crate::limits::{DRIFT_POSITIONS_PER_SCRAPE, DRIFT_SETTLED, PAGE_ROWS_MAX};
+use serde::Serialize;
+
+use super::params::{bad_cursor, cursor_text};
+use super::problem::{Answer, Problem, json};
+use super::stock::Said;
+use super::{Call, Shared};
+use crate::limits::{DRIFT_POSITIONS_PER_PAGE, DRIFT_POSITIONS_PER_SCRAPE, DRIFT_SETTLED, PAGE_ROWS_MAX};
 use crate::stock::level::{Position, Report};
 use crate::store::rows::PositionKey;
+use crate::store::state::State;
 use crate::time::{self, Timestamp};
 
 /// Where the walk stands.
@@ -84,6 +90,72 @@ pub(super) async fn look(shared: &Arc<Shared>) -> Result<Drift, Problem> {
         }
     }
     Ok(Drift(shared.drift.lock().unwrap_or_else(PoisonError::into_inner).found.clone()))
+}
+
+/// A position with more than one number.
+#[derive(Serialize)]
+struct Differing {
+    warehouse: String,
+    sku: String,
+    /// The number in force.
+    counts: Said,
+    /// The numbers that differ from it.
+    others: Vec<Said>,
+}
+
+impl Differing {
+    fn of(state: &State, key: &PositionKey, position: &Position, now: Timestamp) -> Option<Self> {
+        let others: Vec<Said> = differing(position, now).map(|report| Said::of(state, report, position)).collect();
+        let (source, _) = position.effective.filter(|_| !others.is_empty())?;
+        let counts = position.reports.iter().find(|report| report.source == source)?;
+        Some(Self {
+            warehouse: state.meta.warehouses.name(key.warehouse).to_owned(),
+            sku: key.sku.to_string(),
+            counts: Said::of(state, counts, position),
+            others,
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct Page {
+    drift: Vec<Differing>,
+    /// Give this as `after` for the next page, which may be there although this one is empty; `null` on the last.
+    next: Option<String>,
+}
+
+/// `GET /api/v1/drift`.
+pub(super) async fn list(shared: &Arc<Shared>, call: &Call) -> Answer {
+    let (rows, now) = (call.params.limit()?, time::now());
+    let cursor = call.params.cursor()?;
+    let mut after = cursor.map(|bytes| PositionKey::decode(&bytes).map_err(|_| bad_cursor())).transpose()?;
+    let mut drift = Vec::new();
+    // the lock is taken anew for each piece
+    for _ in 0..DRIFT_POSITIONS_PER_PAGE.div_ceil(PAGE_ROWS_MAX) {
+        let (from, wanted) = (after.take(), rows.saturating_sub(drift.len()));
+        let (found, reached) = shared
+            .read(move |state, _| {
+                let (mut found, mut last) = (Vec::new(), None);
+                let page = state.stock(None, from.as_ref(), PAGE_ROWS_MAX)?;
+                let more = page.len() == PAGE_ROWS_MAX;
+                let left = page.len();
+                for (seen, (key, position)) in page.into_iter().enumerate() {
+                    found.extend(Differing::of(state, &key, &position, now));
+                    last = Some(key);
+                    if found.len() == wanted {
+                        return Ok((found, last.filter(|_| more || seen.saturating_add(1) < left)));
+                    }
+                }
+                Ok((found, last.filter(|_| more)))
+            })
+            .await?;
+        drift.extend(found);
+        after = reached;
+        if after.is_none() || drift.len() >= rows {
+            break;
+        }
+    }
+    Ok(json(&Page { drift, next: after.map(|key| cursor_text(&key.encode())) }))
 }
 
 #[cfg(test)]

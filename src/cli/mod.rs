@@ -15,6 +15,7 @@ mod completions;
 mod dead;
 mod demo;
 mod doctor;
+mod drift;
 mod explain;
 mod logging;
 mod man;
@@ -73,6 +74,7 @@ commands! {
     Stock(stock),
     Warehouses(warehouses),
     Explain(explain),
+    Drift(drift),
     Sources(sources),
     Dead(dead),
     Verify(verify),

@@ -125,6 +125,25 @@ main       51.500001         2    0    1         0          1         9        6
 }
 
 #[test]
+fn drift_is_a_table_with_a_line_for_each_number_that_differs() {
+    let said = |source: &str, state: &str, quantity: &str| {
+        format!(r#"{{"source":"{source}","state":"{state}","quantity":{quantity},"heard":"2026-11-21T03:00:43Z"}}"#)
+    };
+    let page = read(&format!(
+        r#"{{"drift":[{{"warehouse":"hub","sku":"A-1","counts":{},"others":[{},{}]}}],"next":null}}"#,
+        said("crm", "tracked", "5.5"),
+        said("shop", "tracked", "12"),
+        said("till", "untracked", "null")
+    ));
+    let expected = "\
+WAREHOUSE  SKU  IN FORCE  BY     DIFFERS  AT    HEARD
+hub        A-1       5.5  crm         12  shop  2026-11-21T03:00:43Z
+hub        A-1       5.5  crm  untracked  till  2026-11-21T03:00:43Z
+";
+    assert_eq!(drift::render(&page), expected);
+}
+
+#[test]
 fn sources_are_a_table() {
     let list = read(
         r#"{"sources":[

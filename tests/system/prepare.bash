@@ -10,14 +10,14 @@ install() {
     command -v strace >/dev/null || missing+=(strace)
     command -v mkfs.ext4 >/dev/null || missing+=(e2fsprogs)
     command -v mount >/dev/null || missing+=(mount)
-    if ((${#missing[@]})) || ! command -v promtool >/dev/null; then
+    if ((${#missing[@]})) || ! command -v promtool >/dev/null || ! command -v prometheus >/dev/null; then
         apt-get update -qq
     fi
     if ((${#missing[@]})); then
         DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
     fi
-    # promtool alone: the package would start a server
-    if ! command -v promtool >/dev/null; then
+    # the programs alone: the package would start a server
+    if ! command -v promtool >/dev/null || ! command -v prometheus >/dev/null; then
         mkdir "$scratch/prometheus"
         (cd "$scratch/prometheus" && apt-get -o APT::Sandbox::User=root download -qq prometheus && dpkg-deb -x prometheus_*.deb .) >/dev/null
         export PATH="$scratch/prometheus/usr/bin:$PATH"
