@@ -5,7 +5,7 @@ use http::StatusCode;
 use super::client::{Failure, address_of, encoded, refused, target};
 use super::completions::{Shell, script};
 use super::output::{Align, aligned, clean, shortened, size, table};
-use super::{check, code, command, dead, explain, man, sources, stock, verify, warehouses};
+use super::{check, code, command, dead, drift, explain, man, sources, stock, verify, warehouses};
 use crate::config::{self, Overrides};
 use crate::stock::level::Value;
 use crate::stock::level::{Incoming, Outcome, Position};
