@@ -170,7 +170,9 @@ async fn no_secret_is_ever_shown() {
         .until("the api was asked", async || gateway.metric(r#"stockgate_fetch_tasks{source="till"}"#).await == "1")
         .await;
     let unreachable = r#"stockgate_fetches_total{source="till",result="unreachable"}"#;
-    gateway.until("the call failed", async || gateway.metric(unreachable).await.parse().is_ok_and(|calls: u64| calls > 0)).await;
+    gateway
+        .until("the call failed", async || gateway.metric(unreachable).await.parse().is_ok_and(|calls: u64| calls > 0))
+        .await;
     run(&mut gateway.command(&["reload"]), "").ok();
 
     let mut shown = String::new();
