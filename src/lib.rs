@@ -61,6 +61,8 @@
 //! | ... is written to disk, byte by byte? | [`store::codec`], [`store::rows`] |
 //! | ... checks the configuration? | [`config`]; every key is documented in `config/defaults.toml` |
 //! | ... shows it? | [`api`] (admin listener), [`metrics`], [`cli`] |
+//! | ... finds where sources disagree? | [`api`], at `/api/v1/drift` and a piece at every scrape; `stockgate drift` |
+//! | ... wakes somebody? | `packaging/prometheus`: rules, their cases, and what to do |
 //! | ... decides who may connect? | [`net::client_auth`] (client certificates), the PROXY header in [`net`], address lists in [`pipeline::ingest`], tokens in [`api::Access`] and `stockgate token` |
 //! | ... plays the platforms? | [`simulator`] |
 //! | ... starts and stops it all? | [`app`] |

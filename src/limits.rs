@@ -76,6 +76,42 @@ pub const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(50);
 /// See [`ACCEPT_PAUSE_MIN`], which doubles up to this.
 pub const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
+// ---- certificates -----------------------------------------------------------------------------------------------
+
+/// Between two looks at the certificate's files. A renewal is served within this; each look reads a few KiB from memory.
+pub const CERTIFICATE_LOOK_PERIOD: Duration = Duration::from_secs(5);
+/// Largest certificate or key file that is read while running, in bytes; as for the configuration.
+pub const CERTIFICATE_FILE_MAX_BYTES: u64 = PEM_FILE_MAX_BYTES;
+/// Names in one certificate of an ACME server: Let's Encrypt takes no more.
+pub const ACME_NAMES_MAX: usize = 100;
+/// Largest answer of an ACME server; a chain has some 5 KiB.
+pub const ACME_BODY_MAX_BYTES: usize = 256 * 1024;
+/// From an order to its readiness, and again to its certificate: servers check a challenge within seconds, and give up
+/// within a minute or two.
+pub const ACME_ORDER_TIMEOUT: Duration = Duration::from_secs(180);
+/// First pause between two questions whether an order is ready; they grow.
+pub const ACME_POLL_PAUSE: Duration = Duration::from_millis(500);
+/// One attempt in all. Above two [`ACME_ORDER_TIMEOUT`] and the requests around them.
+pub const ACME_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long the renewal sleeps at most before it looks at the clock again: the clock of a box may be set meanwhile.
+pub const ACME_LOOK_PERIOD: Duration = Duration::from_secs(60);
+/// First and longest pause after a server that could not be reached, as while a box starts before its network does.
+pub const ACME_UNREACHED_PAUSE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(3600));
+/// First and longest pause after a refusal: Let's Encrypt takes five failed validations of a name in an hour.
+pub const ACME_REFUSED_PAUSE: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(12 * 3600));
+/// Longest wait that an ACME server's `Retry-After` can impose: its longest rate limit is a week.
+pub const ACME_RETRY_AFTER_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Between a new certificate and the next one, at most: a clock that is wrong by months must not order one after the other.
+pub const ACME_RENEWALS_APART: Duration = Duration::from_secs(3600);
+/// How often an ACME server is asked when it wants a certificate renewed (RFC 9773, section 4.3.2): bounds of its `Retry-After`,
+/// and what stands in for one.
+pub const ACME_RENEWAL_INFO_PERIOD: (Duration, Duration, Duration) =
+    (Duration::from_secs(60), Duration::from_secs(24 * 3600), Duration::from_secs(6 * 3600));
+/// Open connections of the HTTP-01 listener: a server checks from some five places, the rest are strangers.
+pub const ACME_HTTP_CONNECTIONS_MAX: usize = 32;
+/// Bytes that are kept of an ACME server's own words about a failure.
+pub const ACME_MESSAGE_MAX_BYTES: usize = 600;
+
 // ---- journal ----------------------------------------------------------------------------------------------------
 
 /// Records waiting for the journal's next commit. Full means overloaded: 503, nothing acknowledged.
@@ -185,6 +221,26 @@ pub const TOKENS_MAX: usize = 64;
 pub const TOKENS_FILE_MAX_BYTES: u64 = 64 * 1024;
 /// Random bytes of a token: beyond guessing.
 pub const TOKEN_BYTES: usize = 32;
+
+// ---- metrics ----------------------------------------------------------------------------------------------------
+
+/// Positions that one scrape looks at for drift, [`PAGE_ROWS_MAX`] under one lock: a few milliseconds. 10,000 positions are
+/// looked through within two minutes of scrapes every 15 s, a million within four hours.
+pub const DRIFT_POSITIONS_PER_SCRAPE: usize = 2000;
+/// Positions that one page of the list of drift looks at, [`PAGE_ROWS_MAX`] under one lock: a fraction of a second, whatever it
+/// finds.
+pub const DRIFT_POSITIONS_PER_PAGE: usize = 20_000;
+/// Two numbers that differ count as drift when neither source has spoken of the place for so long: platforms send the same
+/// change seconds or minutes apart, and what is fetched comes later still.
+pub const DRIFT_SETTLED: Duration = Duration::from_secs(15 * 60);
+/// Series of one source on the metrics page: results, outcomes, calls of its API, one for each secret, and a few more. No
+/// histogram is among them, which would be twenty each.
+pub const SERIES_PER_SOURCE_MAX: usize = 48;
+/// Series of one warehouse.
+pub const SERIES_PER_WAREHOUSE_MAX: usize = 10;
+/// All other series. So there are 10,200 at most with 200 sources and 20 warehouses, and 23,000 with [`SOURCES_MAX`] and
+/// [`WAREHOUSES_MAX`].
+pub const SERIES_REST_MAX: usize = 400;
 
 // ---- backup -----------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use http::{HeaderMap, Method, StatusCode};
@@ -26,6 +26,7 @@ mod access;
 mod admin;
 mod backup;
 mod dead;
+mod drift;
 mod explain;
 mod guard;
 mod health;
@@ -47,8 +48,11 @@ pub use health::Health;
 
 use access::Need;
 
+use crate::metrics::FlowCounters;
+use crate::net::acme::Standing;
 use crate::net::body::Body;
 use crate::net::serve::{Handler, Incoming, Outgoing};
+use crate::net::tls::Identity;
 use crate::store::journal::{Appender, Journal};
 use crate::store::state::State;
 use crate::time::{self, Timestamp};
@@ -75,6 +79,10 @@ pub struct Context {
     pub names: Vec<String>,
     /// The tokens.
     pub access: Access,
+    /// The public listener's certificate.
+    pub identity: Arc<Identity>,
+    /// How it stands with ACME.
+    pub acme: Arc<Standing>,
 }
 
 /// A configured source, as it is shown. No secret.
@@ -116,6 +124,7 @@ enum Operation {
     Level,
     Explain,
     Warehouses,
+    Drift,
     Sources,
     DeadLetters,
     DeadLetter,
@@ -164,6 +173,7 @@ const ROUTES: &[Route] = &[
     route(Method::GET, "/api/v1/stock/{warehouse}/{sku}", &[], Need::Read, Operation::Level),
     route(Method::GET, "/api/v1/explain/{warehouse}/{sku}", &["limit"], Need::Read, Operation::Explain),
     route(Method::GET, "/api/v1/warehouses", &[], Need::Read, Operation::Warehouses),
+    route(Method::GET, "/api/v1/drift", &["limit", "after"], Need::Read, Operation::Drift),
     route(Method::GET, "/api/v1/sources", &[], Need::Read, Operation::Sources),
     route(Method::GET, "/api/v1/dead-letters", &["cause", "limit", "after"], Need::Read, Operation::DeadLetters),
     route(Method::GET, "/api/v1/dead-letters/{id}", &[], Need::Read, Operation::DeadLetter),
@@ -202,6 +212,10 @@ struct Shared {
     verifying: AtomicBool,
     /// The backup that reads tables.
     backup: backup::Slot,
+    /// The walk that looks for drift.
+    drift: Mutex<drift::Walk>,
+    /// What has flowed since the start.
+    flows: Mutex<FlowCounters>,
 }
 
 impl Shared {
@@ -264,7 +278,9 @@ impl Api {
     pub fn new(context: Context) -> Self {
         let (started, began) = (time::now(), time::instant());
         let (verifying, backup) = (AtomicBool::new(false), backup::Slot::default());
-        Self { shared: Arc::new(Shared { context, started, began, verifying, backup }) }
+        let flows = metrics_page::flows_from_now(&context.state.read().unwrap_or_else(PoisonError::into_inner)).into();
+        let drift = Mutex::default();
+        Self { shared: Arc::new(Shared { context, started, began, verifying, backup, drift, flows }) }
     }
 
     /// Let go of what clients have left behind; to be called every few seconds.
@@ -294,6 +310,7 @@ impl Api {
             Operation::Level => stock::one(shared, &call).await,
             Operation::Explain => explain::explain(shared, &call).await,
             Operation::Warehouses => stock::warehouses(shared).await,
+            Operation::Drift => drift::list(shared, &call).await,
             Operation::Sources => sources::list(shared).await,
             Operation::DeadLetters => dead::list(shared, &call).await,
             Operation::DeadLetter => dead::show(shared, &call).await,

@@ -1,18 +1,24 @@
 //! What a configuration is made into: nothing here is bound or started.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::StartError;
 use crate::api::SourceInfo;
-use crate::config::{self, AdminTls, Checked, ClientAuth, SourceConfig, TlsChoice};
+use crate::config::{self, AcmeChallenge, AdminTls, Checked, ClientAuth, SourceConfig, TlsChoice};
+use crate::limits::ACME_HTTP_CONNECTIONS_MAX;
+use crate::net::acme::Proof;
 use crate::net::client::{Alpn, BaseUrl, Client, Limits as ClientLimits};
 use crate::net::client_auth::{Authorities, ClientTrust, authorities};
 use crate::net::serve::{Limits as ServerLimits, Proxies};
 use crate::net::tls::{Identity, TlsError, certificates, load_or_make};
 use crate::net::trust::Trust;
+use crate::pipeline::certificate::kept::Kept;
+use crate::pipeline::certificate::renew::Setting;
+use crate::pipeline::certificate::watch::Files;
 use crate::pipeline::fetch::FetchSource;
 use crate::pipeline::ingest::Route;
 use crate::pipeline::retain::Keep;
@@ -47,7 +53,7 @@ pub fn make_data_directory(path: &Path) -> Result<(), StartError> {
 pub fn unusable(config: &Checked) -> Option<StartError> {
     let tls = |choice: &TlsChoice| match choice {
         TlsChoice::Files { certificate_pem, key_pem, .. } => Identity::from_pem(certificate_pem, key_pem.expose()).err(),
-        TlsChoice::SelfMade { .. } => None,
+        TlsChoice::SelfMade { .. } | TlsChoice::Acme { .. } => None,
     };
     let admin = match &config.admin_access.tls {
         AdminTls::Own(own) => tls(own),
@@ -67,6 +73,63 @@ pub(super) fn identity(config: &Checked) -> Result<Identity, TlsError> {
     match &config.tls {
         TlsChoice::SelfMade { names } => load_or_make(&config.data_dir, names, time::now()),
         TlsChoice::Files { certificate_pem, key_pem, .. } => Identity::from_pem(certificate_pem, key_pem.expose()),
+        TlsChoice::Acme { names, .. } => match Kept::in_data(&config.data_dir).identity() {
+            Ok(Some(kept)) if kept.not_after() > time::now() => Ok(kept),
+            Ok(_) => load_or_make(&config.data_dir, names, time::now()),
+            Err(error) => {
+                tracing::warn!(%error, "the certificate that ACME brought cannot be used: the self-made one serves until it is replaced");
+                load_or_make(&config.data_dir, names, time::now())
+            }
+        },
+    }
+}
+
+/// The files of the certificate, when it is the operator's own.
+pub(super) fn certificate_files(config: &Checked) -> Option<Files> {
+    match &config.tls {
+        TlsChoice::Files { certificate, key, .. } => Some(Files { certificate: certificate.clone(), key: key.clone() }),
+        TlsChoice::SelfMade { .. } | TlsChoice::Acme { .. } => None,
+    }
+}
+
+/// What is asked of an ACME server, when one is.
+pub(super) fn acme(config: &Checked) -> Result<Option<Arc<Setting>>, StartError> {
+    let TlsChoice::Acme { acme, .. } = &config.tls else { return Ok(None) };
+    let trust = match &acme.ca_pem {
+        Some(pem) => Trust::Roots(certificates(pem).map_err(|error| StartError::Api(format!("tls.acme.ca_file: {error}")))?),
+        None => Trust::SystemRoots,
+    };
+    let proof = match acme.challenge {
+        AcmeChallenge::TlsAlpn01 => Proof::TlsAlpn01,
+        AcmeChallenge::Http01 { .. } => Proof::Http01,
+    };
+    Ok(Some(Arc::new(Setting {
+        directory: acme.directory.clone(),
+        trust,
+        names: acme.names.clone(),
+        contact: acme.contact.clone(),
+        proof,
+        data: config.data_dir.clone(),
+    })))
+}
+
+/// Where HTTP-01 is answered, when it is.
+pub(super) fn http_01(config: &Checked) -> Option<SocketAddr> {
+    let TlsChoice::Acme { acme, .. } = &config.tls else { return None };
+    match acme.challenge {
+        AcmeChallenge::TlsAlpn01 => None,
+        AcmeChallenge::Http01 { address } => Some(address),
+    }
+}
+
+/// The bounds of the listener that answers HTTP-01: a few short requests without a body.
+pub(super) fn http_01_limits() -> ServerLimits {
+    ServerLimits {
+        connections: ACME_HTTP_CONNECTIONS_MAX,
+        connections_per_address: ACME_HTTP_CONNECTIONS_MAX / 2,
+        body_bytes: 0,
+        bodies_buffered: 0,
+        ..ServerLimits::default()
     }
 }
 
@@ -126,7 +189,7 @@ pub(super) fn admin_identity(config: &Checked, public: &Arc<Identity>) -> Result
         AdminTls::Own(TlsChoice::Files { certificate_pem, key_pem, .. }) => {
             Identity::from_pem(certificate_pem, key_pem.expose()).map(|own| Some(Arc::new(own)))
         }
-        AdminTls::Off | AdminTls::Own(TlsChoice::SelfMade { .. }) => Ok(None),
+        AdminTls::Off | AdminTls::Own(TlsChoice::SelfMade { .. } | TlsChoice::Acme { .. }) => Ok(None),
     }
 }
 

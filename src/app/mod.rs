@@ -20,15 +20,19 @@ use tokio::task::JoinSet;
 pub use self::build::{make_data_directory, unusable};
 
 use self::build::{
-    admin_identity, api_sources, asked_authorities, identity, infos, keep, proxies, routes, server_limits, share_items,
+    acme, admin_identity, api_sources, asked_authorities, certificate_files, http_01, http_01_limits, identity, infos, keep, proxies,
+    routes, server_limits, share_items,
 };
 use self::reload::{Core, FetchSources, Reloader, append_policy};
 use crate::api::{Access, Api, Context, Health, Reloaded};
 use crate::config::{Checked, Loaded, Report};
 use crate::limits::{DISK_LOOK_PERIOD, JOURNAL_CACHE_BYTES};
+use crate::net::acme::Standing;
+use crate::net::acme::challenge::Http01;
 use crate::net::serve::{Limits as ServerLimits, Server};
 use crate::net::tls::TlsError;
 use crate::pipeline::apply::{Fold, FoldHandle};
+use crate::pipeline::certificate;
 use crate::pipeline::fetch::Fetcher;
 use crate::pipeline::ingest::Ingest;
 use crate::pipeline::retain;
@@ -55,7 +59,7 @@ pub enum StartError {
     Tls(TlsError),
     /// A listener cannot be bound.
     Bind {
-        /// `listen` or `admin`.
+        /// `listen`, `admin` or `tls.acme`.
         what: &'static str,
         /// Where.
         address: SocketAddr,
@@ -85,7 +89,8 @@ impl fmt::Display for StartError {
             Self::Store(error) => error.fmt(f),
             Self::Tls(error) => write!(f, "the certificate cannot be used: {error}"),
             Self::Bind { what, address, error } => {
-                write!(f, "cannot listen on {address} ([{what}].address): {error}")
+                let key = if *what == "tls.acme" { "http_address" } else { "address" };
+                write!(f, "cannot listen on {address} ([{what}].{key}): {error}")
             }
             Self::DataDirectory(why) | Self::Api(why) | Self::Clients(why) => f.write_str(why),
             Self::Journal(_) => f.write_str("the journal cannot be written: is the disk full?"),
@@ -170,6 +175,15 @@ impl Gateway {
         let routes = routes(&config)?;
         identity.ask_clients(asked_authorities(&routes))?;
         let admin_identity = admin_identity(&config, &identity)?;
+        let ordered = acme(&config)?;
+        let answers_http_01 = http_01(&config);
+        let challenged = match answers_http_01 {
+            Some(address) => {
+                let bound = Server::bind("acme", address, None, http_01_limits()).await;
+                Some(bound.map_err(|error| StartError::Bind { what: "tls.acme", address, error })?)
+            }
+            None => None,
+        };
         let public = Server::bind("public", config.listen, Some(Arc::clone(&identity)), server_limits(&config));
         let public = public.await.map_err(|error| StartError::Bind { what: "listen", address: config.listen, error })?;
         let public = match proxies(&config) {
@@ -187,6 +201,9 @@ impl Gateway {
         health.fold_alive(true);
         let (keep, keep_changes) = watch::channel(keep(&config));
         let (fetch, fetch_changes) = watch::channel(Arc::new(Mutex::new(sources)));
+        let (files, files_changes) = watch::channel(certificate_files(&config));
+        let (acme, acme_changes) = watch::channel(ordered);
+        let standing = Arc::new(Standing::default());
         let core = Arc::new(Core {
             ingest: Arc::new(Ingest::new(routes, appender.clone())),
             infos: Arc::new(RwLock::new(infos(&config))),
@@ -201,6 +218,9 @@ impl Gateway {
             health: Arc::clone(&health),
             keep,
             fetch,
+            files,
+            acme,
+            answers_http_01,
             reread,
         });
         let api = Arc::new(Api::new(Context {
@@ -213,6 +233,8 @@ impl Gateway {
             actions: Arc::new(Reloader(Arc::clone(&core))),
             names: Vec::new(),
             access,
+            identity: Arc::clone(&core.identity),
+            acme: Arc::clone(&standing),
         }));
 
         let (stop, stopping) = watch::channel(false);
@@ -220,7 +242,12 @@ impl Gateway {
         let mut servers = JoinSet::new();
         servers.spawn(public.run(Arc::clone(&core.ingest), stopping.clone()));
         servers.spawn(admin.run(Arc::clone(&api), stopping.clone()));
+        if let Some(challenged) = challenged {
+            servers.spawn(challenged.run(Arc::new(Http01(core.identity.challenges())), stopping.clone()));
+        }
         let mut workers = JoinSet::new();
+        workers.spawn(certificate::watch::run(Arc::clone(&core.identity), files_changes));
+        workers.spawn(certificate::renew::run(Arc::clone(&core.identity), acme_changes, standing));
         let (durable, snapshots) = (handle.clone(), handle.clone());
         let folded = move || durable.durable_cursor();
         let snapshot = move || {

@@ -1,17 +1,20 @@
 //! A new configuration for a running gateway: all of it, or none of it.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
 use super::Reread;
-use super::build::{api_sources, asked_authorities, infos, keep, routes, share_items};
+use super::build::{acme, api_sources, asked_authorities, certificate_files, http_01, infos, keep, routes, share_items};
 use crate::api::{Actions, Health, Reloaded, SourceInfo};
 use crate::config::{AdminTls, Checked, TlsChoice};
 use crate::limits::ITEM_PARTS_IN_FLIGHT;
 use crate::net::tls::Identity;
+use crate::pipeline::certificate::renew::Setting;
+use crate::pipeline::certificate::watch::Files;
 use crate::pipeline::fetch::FetchSource;
 use crate::pipeline::ingest::Ingest;
 use crate::pipeline::retain::Keep;
@@ -43,6 +46,12 @@ pub(super) struct Core {
     pub(super) health: Arc<Health>,
     pub(super) keep: watch::Sender<Keep>,
     pub(super) fetch: watch::Sender<FetchSources>,
+    /// The certificate's files that are watched.
+    pub(super) files: watch::Sender<Option<Files>>,
+    /// What is asked of an ACME server.
+    pub(super) acme: watch::Sender<Option<Arc<Setting>>>,
+    /// Where HTTP-01 is answered since the start.
+    pub(super) answers_http_01: Option<SocketAddr>,
     pub(super) reread: Reread,
 }
 
@@ -74,6 +83,7 @@ impl Core {
         share_items(&mut config, &self.items);
         let sources = api_sources(&config).map_err(|error| vec![error.to_string()])?;
         let routes = routes(&config).map_err(|error| vec![error.to_string()])?;
+        let ordered = acme(&config).map_err(|error| vec![error.to_string()])?;
         let policy = config.policy.to_canonical();
         let (old, old_policy) = self.running.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let TlsChoice::Files { certificate_pem, key_pem, .. } = &config.tls {
@@ -93,7 +103,16 @@ impl Core {
         *self.infos.write().unwrap_or_else(PoisonError::into_inner) = infos(&config);
         self.keep.send_replace(keep(&config));
         self.fetch.send_replace(Arc::new(Mutex::new(sources)));
-        let later = needs_restart(&old, &config);
+        self.files.send_replace(certificate_files(&config));
+        // a challenge that no listener answers would only fail
+        let answered = http_01(&config).is_none_or(|address| self.answers_http_01 == Some(address));
+        if answered {
+            self.acme.send_replace(ordered);
+        }
+        let mut later = needs_restart(&old, &config);
+        if !answered {
+            later.push("[tls.acme]");
+        }
         let mut said = format!("{} sources in force", config.sources.len());
         if !later.is_empty() {
             said = format!("{said}; {} take effect at the next start", later.join(", "));
@@ -121,8 +140,8 @@ fn needs_restart(old: &Checked, new: &Checked) -> Vec<&'static str> {
     compare("[limits]", old.limits != new.limits);
     compare("[store]", old.store != new.store);
     compare("[log]", old.log != new.log);
-    let own = |tls: &TlsChoice| matches!(tls, TlsChoice::Files { .. });
-    compare("[tls]", own(&old.tls) && !own(&new.tls));
+    let made = |tls: &TlsChoice| matches!(tls, TlsChoice::SelfMade { .. });
+    compare("[tls]", !made(&old.tls) && made(&new.tls));
     later
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::output::print;
 use super::{code, environment};
-use crate::config::{self, AdminTls, Checked, Overrides, Report, SourceConfig, TlsChoice};
+use crate::config::{self, AcmeChallenge, AdminTls, Checked, Overrides, Report, SourceConfig, TlsChoice};
 use crate::types::Secret;
 
 /// Check a configuration: every problem with its line, or what it would do.
@@ -78,12 +78,21 @@ pub(super) fn render(checked: &Checked) -> String {
     let certificate = match &checked.tls {
         TlsChoice::SelfMade { names } => format!("a self-made certificate for {}", names.join(", ")),
         TlsChoice::Files { certificate, .. } => format!("the certificate {}", certificate.display()),
+        TlsChoice::Acme { acme, .. } => format!("a certificate for {} from ACME", acme.names.join(", ")),
     };
     let mut lines = vec![
         format!("take deliveries at https://{} with {certificate}", checked.listen),
         format!("answer its operator at {}", admin(checked)),
         format!("keep its data in {}", checked.data_dir.display()),
     ];
+    if let TlsChoice::Acme { acme, .. } = &checked.tls {
+        let answered = match acme.challenge {
+            AcmeChallenge::TlsAlpn01 => "there".to_owned(),
+            AcmeChallenge::Http01 { address } => format!("at http://{address}"),
+        };
+        let challenge = acme.challenge.as_str();
+        lines.push(format!("order that certificate from {} and answer {challenge} {answered}", acme.directory));
+    }
     lines.extend(checked.sources.iter().map(source));
     if checked.sources.is_empty() {
         lines.push("take nothing in: no source is configured".to_owned());

@@ -73,7 +73,7 @@ impl Known {
     /// Whom to trust when nothing else is said: the certificate that the gateway made itself, when it uses that one and we may read it.
     pub(super) fn trust(&self) -> Option<Trust> {
         let given = |key| self.value(key).is_some();
-        if !self.is_https() || given("admin.certificate") || given("tls.certificate") {
+        if !self.is_https() || given("admin.certificate") || given("tls.certificate") || given("tls.acme") {
             return None;
         }
         self_made(&self.data_directory().ok()?)

@@ -15,6 +15,7 @@ mod completions;
 mod dead;
 mod demo;
 mod doctor;
+mod drift;
 mod explain;
 mod known;
 mod logging;
@@ -75,6 +76,7 @@ commands! {
     Stock(stock),
     Warehouses(warehouses),
     Explain(explain),
+    Drift(drift),
     Sources(sources),
     Dead(dead),
     Verify(verify),

@@ -6,7 +6,7 @@ use super::client::{Failure, encoded, refused, target};
 use super::completions::{Shell, script};
 use super::known::Known;
 use super::output::{Align, aligned, clean, shortened, size, table};
-use super::{check, code, command, dead, explain, man, sources, stock, verify, warehouses};
+use super::{check, code, command, dead, drift, explain, man, sources, stock, verify, warehouses};
 use crate::config::{self, Overrides};
 use crate::stock::level::Value;
 use crate::stock::level::{Incoming, Outcome, Position};
@@ -123,6 +123,25 @@ WAREHOUSE      UNITS  IN STOCK  OUT  LOW  NEGATIVE  UNTRACKED  IN TODAY  OUT TOD
 main       51.500001         2    0    1         0          1         9        6.5  never
 ";
     assert_eq!(warehouses::render(&list), expected);
+}
+
+#[test]
+fn drift_is_a_table_with_a_line_for_each_number_that_differs() {
+    let said = |source: &str, state: &str, quantity: &str| {
+        format!(r#"{{"source":"{source}","state":"{state}","quantity":{quantity},"heard":"2026-11-21T03:00:43Z"}}"#)
+    };
+    let page = read(&format!(
+        r#"{{"drift":[{{"warehouse":"hub","sku":"A-1","counts":{},"others":[{},{}]}}],"next":null}}"#,
+        said("crm", "tracked", "5.5"),
+        said("shop", "tracked", "12"),
+        said("till", "untracked", "null")
+    ));
+    let expected = "\
+WAREHOUSE  SKU  IN FORCE  BY     DIFFERS  AT    HEARD
+hub        A-1       5.5  crm         12  shop  2026-11-21T03:00:43Z
+hub        A-1       5.5  crm  untracked  till  2026-11-21T03:00:43Z
+";
+    assert_eq!(drift::render(&page), expected);
 }
 
 #[test]

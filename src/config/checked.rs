@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::acme::AcmeConfig;
 use super::{Context, Findings, policy, sections, source, units, warehouse};
 use crate::limits;
 use crate::sources::{Credentials, Kind, Source};
@@ -110,12 +111,20 @@ pub enum TlsChoice {
         /// What `key` held.
         key_pem: Secret,
     },
+    /// Ordered from an ACME server; until the first one comes, the self-made one serves.
+    Acme {
+        /// Host names and addresses to put into the self-made one.
+        names: Vec<String>,
+        /// What is ordered, and where.
+        acme: Box<AcmeConfig>,
+    },
 }
 
 impl fmt::Debug for TlsChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SelfMade { names } => f.debug_struct("SelfMade").field("names", names).finish(),
+            Self::Acme { names, acme } => f.debug_struct("Acme").field("names", names).field("acme", acme).finish(),
             Self::Files { certificate, key, .. } => {
                 f.debug_struct("Files").field("certificate", certificate).field("key", key).finish_non_exhaustive()
             }
@@ -125,7 +134,7 @@ impl fmt::Debug for TlsChoice {
 
 impl Default for TlsChoice {
     fn default() -> Self {
-        Self::SelfMade { names: ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec() }
+        Self::SelfMade { names: SELF_MADE_NAMES.map(str::to_owned).to_vec() }
     }
 }
 
@@ -373,6 +382,8 @@ impl WarehouseConfig {
     }
 }
 
+/// What a self-made certificate is for when nobody says.
+pub(super) const SELF_MADE_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 /// Where the public listener stands when nobody says.
 pub(super) const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8443);
 /// Where the admin listener stands when nobody says.

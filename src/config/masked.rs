@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Write};
 
 use serde_json::Value;
 
-use super::{AdminTls, ApiConfig, Checked, SourceConfig, TlsChoice, WarehouseConfig, units};
+use super::{AcmeChallenge, AcmeConfig, AdminTls, ApiConfig, Checked, SourceConfig, TlsChoice, WarehouseConfig, units};
 use crate::types::WarehouseId;
 
 /// Items shown of a mapping; a longer one is shown by its length.
@@ -44,6 +44,10 @@ fn fixed(out: &mut String, checked: &Checked) -> fmt::Result {
     writeln!(out, "\n[tls]")?;
     match tls {
         TlsChoice::SelfMade { names } => writeln!(out, "names = {}", array(names))?,
+        TlsChoice::Acme { names, acme } => {
+            writeln!(out, "names = {}", array(names))?;
+            acme_table(out, acme)?;
+        }
         TlsChoice::Files { certificate, key, .. } => {
             writeln!(out, "certificate = {}\nkey = {}", quoted(certificate.display()), quoted(key.display()))?;
         }
@@ -63,6 +67,18 @@ fn fixed(out: &mut String, checked: &Checked) -> fmt::Result {
     writeln!(out, "checkpoint = {}", quoted(units::time_text(store.checkpoint)))?;
     writeln!(out, "reserve = {}", quoted(units::size_text(store.reserve_bytes)))?;
     writeln!(out, "\n[log]\nlevel = {}\nformat = {}", quoted(log.level.as_str()), quoted(log.format.as_str()))
+}
+
+fn acme_table(out: &mut String, acme: &AcmeConfig) -> fmt::Result {
+    writeln!(out, "\n[tls.acme]\nterms_agreed = true\ndirectory = {}", quoted(&acme.directory))?;
+    writeln!(out, "contact = {}\nchallenge = {}", array(&acme.contact), quoted(acme.challenge.as_str()))?;
+    if let AcmeChallenge::Http01 { address } = acme.challenge {
+        writeln!(out, "http_address = {}", quoted(address))?;
+    }
+    match &acme.ca_pem {
+        Some(_) => writeln!(out, "# trusts the authority of ca_file only"),
+        None => Ok(()),
+    }
 }
 
 fn warehouse_table(out: &mut String, id: &WarehouseId, warehouse: &WarehouseConfig) -> fmt::Result {

@@ -35,6 +35,7 @@ use crate::sources::{self, Kind};
 use crate::types::{Problem, Secret};
 
 mod access;
+mod acme;
 mod address;
 mod api;
 mod checked;
@@ -51,6 +52,7 @@ mod warehouse;
 #[cfg(test)]
 mod tests;
 
+pub use acme::{ACME_DIRECTORY, AcmeChallenge, AcmeConfig};
 pub use checked::{
     AdminAccess, AdminTls, ApiConfig, Checked, ClientAuth, Limits, LogConfig, LogFormat, LogLevel, Retention, SourceConfig,
     StoreConfig, TlsChoice, WarehouseConfig,

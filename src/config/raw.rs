@@ -16,10 +16,10 @@ pub enum Shape {
     Text,
     /// A whole number.
     Whole,
-    /// Several texts, separated by commas in an override.
-    List,
     /// `true` or `false`.
     Flag,
+    /// Several texts, separated by commas in an override.
+    List,
 }
 
 /// Every key that `STOCKGATE__SECTION__KEY` and the command line can set: all of the fixed sections.
@@ -48,6 +48,12 @@ pub const FIXED_KEYS: &[(&str, Shape)] = &[
     ("store.cache", Shape::Text),
     ("store.checkpoint", Shape::Text),
     ("store.reserve", Shape::Text),
+    ("tls.acme.ca_file", Shape::Text),
+    ("tls.acme.challenge", Shape::Text),
+    ("tls.acme.contact", Shape::List),
+    ("tls.acme.directory", Shape::Text),
+    ("tls.acme.http_address", Shape::Text),
+    ("tls.acme.terms_agreed", Shape::Flag),
     ("tls.certificate", Shape::Text),
     ("tls.key", Shape::Text),
     ("tls.names", Shape::List),
@@ -167,13 +173,16 @@ fn set(root: &mut Map<String, Value>, path: &str, shape: Shape, text: &str, orig
         Shape::Flag => text.trim().parse::<bool>().map_or_else(|_| Value::String(text.to_owned()), Value::from),
         Shape::List => text.split(',').map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned).collect(),
     };
-    let Some((section, key)) = path.split_once('.') else { return };
-    let table = root.entry(section).or_insert_with(|| Value::Object(Map::new()));
-    // A section that is not a table is reported by its reader.
-    if let Some(table) = table.as_object_mut() {
-        table.insert(key.to_owned(), value);
-        found.origins.overridden.insert(path.to_owned(), origin);
+    let Some((sections, key)) = path.rsplit_once('.') else { return };
+    let mut table = root;
+    for section in sections.split('.') {
+        let inner = table.entry(section).or_insert_with(|| Value::Object(Map::new()));
+        // A section that is not a table is reported by its reader.
+        let Some(inner) = inner.as_object_mut() else { return };
+        table = inner;
     }
+    table.insert(key.to_owned(), value);
+    found.origins.overridden.insert(path.to_owned(), origin);
 }
 
 fn table(tree: &DeTable<'_>, path: &str, lines: &Lines, found: &mut Findings) -> Map<String, Value> {

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use serde_json::Map;
 
-use super::checked::{DATA_DIRECTORY, Limits, LogConfig, LogFormat, LogLevel, Retention, StoreConfig, TlsChoice};
-use super::{Checked, Context, Findings, access, address, read_capped, secret, units};
+use super::checked::{
+    DATA_DIRECTORY, Limits, LogConfig, LogFormat, LogLevel, Retention, SELF_MADE_NAMES, StoreConfig, TlsChoice,
+};
+use super::{Checked, Context, Findings, access, acme, address, read_capped, secret, units};
 use crate::limits;
 use crate::types::{Secret, Settings};
 
@@ -114,7 +116,18 @@ fn tls(root: &mut Settings, context: &Context<'_>, found: &mut Findings) -> TlsC
     let names = table.list("names");
     let certificate = table.text("certificate");
     let key = table.text("key");
+    let ordered = table.table("acme");
+    if ordered.is_some() && (certificate.is_some() || key.is_some()) {
+        table.problem("acme", "stands beside tls.certificate: either order the certificate, or bring your own");
+    }
     let choice = match (certificate, key) {
+        (None, None) if ordered.is_some() => {
+            let names = self_made(names, &mut table);
+            let mut ordered = ordered.unwrap_or_else(|| Settings::new("tls.acme", Map::new()));
+            let acme = Box::new(acme::read(&mut ordered, &names, context, found));
+            table.absorb(ordered.finish());
+            TlsChoice::Acme { names, acme }
+        }
         (Some(certificate), Some(key)) => {
             if names.is_some() {
                 found.warning("tls.names", "has no effect beside tls.certificate: it names what a self-made one is for");
@@ -129,13 +142,15 @@ fn tls(root: &mut Settings, context: &Context<'_>, found: &mut Findings) -> TlsC
             table.problem("certificate", "missing: tls.key needs its certificate");
             TlsChoice::default()
         }
-        (None, None) => names.map_or_else(TlsChoice::default, |names| self_made(names, &mut table)),
+        (None, None) => TlsChoice::SelfMade { names: self_made(names, &mut table) },
     };
     found.absorb(table.finish());
     choice
 }
 
-fn self_made(names: Vec<String>, table: &mut Settings) -> TlsChoice {
+/// The names of a self-made certificate: those given, or this machine's.
+fn self_made(names: Option<Vec<String>>, table: &mut Settings) -> Vec<String> {
+    let Some(names) = names else { return SELF_MADE_NAMES.map(str::to_owned).to_vec() };
     if names.is_empty() {
         table.problem("names", "is an empty list: name at least one host or address");
     }
@@ -143,7 +158,7 @@ fn self_made(names: Vec<String>, table: &mut Settings) -> TlsChoice {
         let message = format!("\"{}\" is neither a host name nor an IP address", name.escape_debug());
         table.problem(&format!("names[{i}]"), message);
     }
-    TlsChoice::SelfMade { names }
+    names
 }
 
 /// A certificate and its key, read and seen to be PEM.

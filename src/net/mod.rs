@@ -6,6 +6,7 @@
 //!  stream   one connection's bytes, plain or TLS: write timeout, lingering close
 //!  tls      the server's certificate, swappable while running; made by ourselves at the first start
 //!  client_auth   certificates of clients: asked for once, judged for each source
+//!  acme     certificates from an ACME server: orders through `client`, challenges answered by `tls` and `serve`
 //!  serve    HTTP/1.0, 1.1 and 2 by ALPN; deadlines; panics; drain          -> Handler
 //!  body     a request body: capped, timed, within the budget of all buffered bodies
 //!  url, trust, client   the other direction: requests to platforms and channels
@@ -23,6 +24,7 @@
 
 #![expect(clippy::disallowed_types, reason = "this is the one module that opens sockets")]
 
+pub mod acme;
 pub mod body;
 pub mod client;
 pub mod client_auth;

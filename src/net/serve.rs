@@ -25,6 +25,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
+use super::acme::challenge;
 use super::body::{Body, Budget, Discard, Rules};
 use super::client_auth::Presented;
 use super::listen::{Gate, Listener, Slot};
@@ -157,7 +158,7 @@ impl Server {
     fn new(name: &'static str, socket: TcpListener, tls: Option<Arc<Identity>>, limits: Limits) -> io::Result<Self> {
         let address = socket.local_addr()?;
         if let Some(identity) = &tls {
-            identity.publish();
+            identity.used_by(name);
         }
         Ok(Self { name, socket, address, tls, limits, ask: false, proxies: None })
     }
@@ -360,6 +361,11 @@ async fn connection<H: Handler>(shared: Arc<Shared<H>>, mut come: Come, mut stop
                 result = tokio::time::timeout(shared.limits.handshake, handshake) => result,
             };
             match result {
+                // RFC 8737, section 3: the handshake was all that there is to it
+                Ok(Ok(tls)) if tls.get_ref().1.alpn_protocol() == Some(challenge::ALPN) => {
+                    metrics::tls_handshake("acme");
+                    return;
+                }
                 Ok(Ok(tls)) => {
                     metrics::tls_handshake("ok");
                     Stream::tls(tls, Arc::clone(&marks), write, linger)

@@ -22,10 +22,18 @@ const ALTERNATIVE_NAMES: &[u8] = &[0x55, 0x1d, 0x11];
 const TEXT_NAMES: [u8; 3] = [0x81, 0x82, 0x86];
 /// Forms of a common name whose bytes are ASCII or UTF-8: UTF8String, PrintableString, IA5String.
 const TEXT_STRINGS: [u8; 3] = [0x0c, 0x13, 0x16];
+/// `keyIdentifier [0]` of an AuthorityKeyIdentifier.
+const KEY_IDENTIFIER: u8 = 0x80;
+/// id-ce-authorityKeyIdentifier, 2.5.29.35 (RFC 5280, section 4.2.1.1).
+const AUTHORITY_KEY_IDENTIFIER: &[u8] = &[0x55, 0x1d, 0x23];
 
 /// What a certificate says about itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fields<'a> {
+    /// Serial number, as DER without its header.
+    pub(super) serial: &'a [u8],
+    /// Identifier of the issuer's key, where the certificate names it.
+    pub(super) authority: Option<&'a [u8]>,
     /// Issuer, as DER without its header.
     pub(super) issuer: &'a [u8],
     /// Subject, likewise.
@@ -46,14 +54,15 @@ pub(super) fn read(certificate: &[u8]) -> Option<Fields<'_>> {
     if body.0.first() == Some(&EXPLICIT_VERSION) {
         body.take(EXPLICIT_VERSION)?;
     }
-    body.take(INTEGER)?; // serial number
+    let serial = body.take(INTEGER)?;
     body.take(SEQUENCE)?; // signature algorithm
     let issuer = body.take(SEQUENCE)?;
     let mut validity = Der(body.take(SEQUENCE)?);
     let not_before = validity.time()?;
     let not_after = validity.time()?;
     let subject = body.take(SEQUENCE)?;
-    Some(Fields { issuer, subject, not_before, not_after, rest: body })
+    let rest = body;
+    Some(Fields { serial, authority: authority(&mut body), issuer, subject, not_before, not_after, rest })
 }
 
 /// What a certificate is for: its alternative names that are text (host names, e-mail addresses, URIs), or the common names of its
@@ -123,6 +132,30 @@ pub(super) fn list_expires(list: &[u8]) -> Option<Timestamp> {
     body.take(SEQUENCE)?; // issuer
     body.time()?; // when it was made
     body.time()
+}
+
+/// The key identifier of the AuthorityKeyIdentifier, in what follows the subject.
+fn authority<'a>(body: &mut Der<'a>) -> Option<&'a [u8]> {
+    let mut extensions = loop {
+        let (tag, content) = body.next()?;
+        if tag == EXPLICIT_EXTENSIONS {
+            break Der(Der(content).take(SEQUENCE)?);
+        }
+    };
+    loop {
+        let mut extension = Der(extensions.take(SEQUENCE)?);
+        if extension.take(OBJECT_IDENTIFIER)? != AUTHORITY_KEY_IDENTIFIER {
+            continue;
+        }
+        let value = loop {
+            // a BOOLEAN says before it whether the extension is critical
+            let (tag, content) = extension.next()?;
+            if tag == OCTET_STRING {
+                break content;
+            }
+        };
+        return Der(Der(value).take(SEQUENCE)?).take(KEY_IDENTIFIER);
+    }
 }
 
 /// What is left of a run of DER values.

@@ -26,3 +26,4 @@ mod reload;
 mod rust_source;
 mod start;
 mod tidy;
+mod watching;

@@ -10,7 +10,8 @@ install() {
     command -v strace >/dev/null || missing+=(strace)
     command -v mkfs.ext4 >/dev/null || missing+=(e2fsprogs)
     command -v mount >/dev/null || missing+=(mount)
-    if ((${#missing[@]})) || ! command -v promtool >/dev/null || [[ ! -e /usr/lib/nginx/modules/ngx_stream_module.so ]]; then
+    if ((${#missing[@]})) || ! command -v promtool >/dev/null || ! command -v prometheus >/dev/null ||
+        [[ ! -e /usr/lib/nginx/modules/ngx_stream_module.so ]]; then
         apt-get update -qq
     fi
     if ((${#missing[@]})); then
@@ -22,8 +23,8 @@ install() {
         (cd "$scratch/nginx" && apt-get -o APT::Sandbox::User=root download -qq nginx libnginx-mod-stream && for deb in *.deb; do dpkg-deb -x "$deb" .; done) >/dev/null
         export NGINX=$scratch/nginx/usr/sbin/nginx NGINX_MODULES=$scratch/nginx/usr/lib/nginx/modules
     fi
-    # promtool alone: the package would start a server
-    if ! command -v promtool >/dev/null; then
+    # the programs alone: the package would start a server
+    if ! command -v promtool >/dev/null || ! command -v prometheus >/dev/null; then
         mkdir "$scratch/prometheus"
         (cd "$scratch/prometheus" && apt-get -o APT::Sandbox::User=root download -qq prometheus && dpkg-deb -x prometheus_*.deb .) >/dev/null
         export PATH="$scratch/prometheus/usr/bin:$PATH"

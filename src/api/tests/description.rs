@@ -118,6 +118,7 @@ async fn answers_have_exactly_the_fields_that_the_description_promises() {
         ("/api/v1/stock/main/A-1", "/api/v1/stock/{warehouse}/{sku}"),
         ("/api/v1/explain/main/A-1", "/api/v1/explain/{warehouse}/{sku}"),
         ("/api/v1/warehouses", "/api/v1/warehouses"),
+        ("/api/v1/drift", "/api/v1/drift"),
         ("/api/v1/sources", "/api/v1/sources"),
         ("/api/v1/dead-letters", "/api/v1/dead-letters"),
         ("/api/v1/dead-letters/1", "/api/v1/dead-letters/{id}"),
@@ -134,6 +135,7 @@ async fn answers_have_exactly_the_fields_that_the_description_promises() {
         ("/api/v1/explain/main/A-1", "history", 0, "Changed"),
         ("/api/v1/explain/main/A-1", "history", 1, "Ignored"),
         ("/api/v1/warehouses", "warehouses", 0, "Warehouse"),
+        ("/api/v1/drift", "drift", 0, "Differing"),
         ("/api/v1/sources", "sources", 0, "Source"),
         ("/api/v1/dead-letters", "dead_letters", 0, "DeadLetter"),
     ] {

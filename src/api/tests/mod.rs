@@ -49,6 +49,12 @@ impl Actions for Reloads {
     }
 }
 
+/// A self-made certificate.
+fn identity() -> Identity {
+    let made = crate::net::tls::make_self_made(&["localhost".to_owned()], time::now()).expect("names");
+    Identity::from_pem(made.cert_pem.as_bytes(), made.key_pem.as_bytes()).expect("our own")
+}
+
 /// An answer, read whole.
 struct Answered {
     status: u16,
@@ -108,6 +114,8 @@ impl World {
             actions: Arc::new(Reloads(Arc::clone(&reloads_work))),
             names: Vec::new(),
             access: Access::new(dir.path(), required),
+            identity: Arc::new(identity()),
+            acme: Arc::default(),
         });
         Self { api, state, journal, health, reloads_work, writer, dir }
     }

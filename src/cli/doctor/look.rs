@@ -19,6 +19,7 @@ use crate::config::{self, AdminTls, Checked, Overrides, TlsChoice};
 use crate::net::client::{Trust, parse_fingerprint};
 use crate::net::serve::{Limits as ServerLimits, Server};
 use crate::net::tls::{Identity, TlsError};
+use crate::pipeline::certificate::kept::Kept;
 use crate::store::{restoring_path, state_path};
 use crate::time;
 use crate::types::{Secret, TOKENS_FILE};
@@ -55,6 +56,11 @@ pub(super) fn everything(args: &Args) -> Vec<Finding> {
     let newest = newest.as_ref().map(|(path, at)| (path.as_path(), *at));
     findings.push(checks::clock(now, newest, machine::synchronised()));
     findings.push(checks::certificate(&certificate(&config), now));
+    if let TlsChoice::Acme { acme, .. } = &config.tls {
+        let report = Kept::in_data(data).report();
+        let report = report.filter(|report| report.directory == acme.directory && report.names == acme.names);
+        findings.push(checks::acme(report.as_ref()));
+    }
     findings.push(checks::gateway(&gateway(args, &config)));
     findings.push(checks::descriptors(machine::open_files(), config.limits.connections));
     findings.push(checks::memory(machine::available_memory(), memory_wanted(&config)));
@@ -100,8 +106,13 @@ fn directory(path: &Path) -> Directory {
 /// Files with secrets that are there, and their modes.
 fn secrets(config: &Checked) -> Vec<(PathBuf, u32)> {
     let mut paths = vec![config.data_dir.join(BUILT_IN_SECRET_FILE), config.data_dir.join("tls-key.pem")];
-    if let TlsChoice::Files { key, .. } = &config.tls {
-        paths.push(key.clone());
+    match &config.tls {
+        TlsChoice::Files { key, .. } => paths.push(key.clone()),
+        TlsChoice::Acme { acme, .. } => {
+            let kept = Kept::in_data(&config.data_dir);
+            paths.extend([kept.certificate_path(), kept.account_path(&acme.directory)]);
+        }
+        TlsChoice::SelfMade { .. } => {}
     }
     paths.push(config.data_dir.join(TOKENS_FILE));
     if let AdminTls::Own(TlsChoice::Files { key, .. }) = &config.admin_access.tls {
@@ -120,6 +131,11 @@ fn certificate(config: &Checked) -> Certificate {
     let own = config.data_dir.join("tls-cert.pem");
     let (identity, names) = match &config.tls {
         TlsChoice::SelfMade { .. } if !own.exists() => return Certificate::NotYet,
+        TlsChoice::Acme { .. } => match Kept::in_data(&config.data_dir).identity() {
+            Ok(None) => return Certificate::Ordered,
+            Ok(Some(kept)) => (Ok(kept), [].as_slice()),
+            Err(error) => (Err(error), [].as_slice()),
+        },
         TlsChoice::SelfMade { names } => {
             let read = |path: PathBuf| fs::read(&path).map_err(|error| TlsError::File { path, reason: error.to_string() });
             let pair = read(own).and_then(|cert| Ok((cert, read(config.data_dir.join("tls-key.pem"))?)));
@@ -171,12 +187,16 @@ fn admin_trust(config: &Checked) -> (&'static str, Option<Trust>) {
         AdminTls::Public => &config.tls,
         AdminTls::Own(own) => own,
     };
+    let pinned = |own: Identity| parse_fingerprint(&own.fingerprint()).map(Trust::Fingerprint);
     let trust = match choice {
         TlsChoice::SelfMade { .. } => known::self_made(&config.data_dir),
-        TlsChoice::Files { certificate_pem, key_pem, .. } => Identity::from_pem(certificate_pem, key_pem.expose())
-            .ok()
-            .and_then(|own| parse_fingerprint(&own.fingerprint()))
-            .map(Trust::Fingerprint),
+        TlsChoice::Files { certificate_pem, key_pem, .. } => {
+            Identity::from_pem(certificate_pem, key_pem.expose()).ok().and_then(pinned)
+        }
+        TlsChoice::Acme { .. } => match Kept::in_data(&config.data_dir).identity() {
+            Ok(Some(kept)) => pinned(kept),
+            _ => known::self_made(&config.data_dir),
+        },
     };
     ("https", trust)
 }
