@@ -37,7 +37,7 @@ pub(super) struct Args {
     /// Public address (TLS), such as 0.0.0.0:8443
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
-    /// Admin address, such as 127.0.0.1:9780; one that other machines reach needs TLS and tokens ([admin] in the configuration)
+    /// Admin address, such as 127.0.0.1:9780; one that other machines reach needs TLS and tokens, see admin.tls
     #[arg(long, value_name = "ADDRESS:PORT")]
     admin: Option<String>,
 }

@@ -122,7 +122,13 @@ impl Ingest {
 
     /// Take a new configuration into use; requests under way finish under the old one.
     pub fn replace(&self, routes: Vec<Route>) {
-        *self.routes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(by_name(routes));
+        let new = Arc::new(by_name(routes));
+        let old = std::mem::replace(&mut *self.routes.write().unwrap_or_else(PoisonError::into_inner), Arc::clone(&new));
+        // a list that is in use no more must not be seen to expire
+        let ended = |name: &&String| new.get(*name).is_none_or(|route| route.clients.is_none());
+        for name in old.iter().filter(|(_, route)| route.clients.is_some()).map(|(name, _)| name).filter(ended) {
+            metrics::client_list_expires(name, None);
+        }
     }
 
     fn route(&self, path: &str) -> Option<(Arc<Route>, Option<String>)> {

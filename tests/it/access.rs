@@ -252,9 +252,15 @@ async fn a_source_takes_only_clients_of_its_authority_and_a_reload_revokes_one()
     }
     assert_eq!(gateway.metric(r#"stockgate_deliveries_total{source="gen",result="bad-certificate"}"#).await, "3");
     assert_eq!(gateway.metric(r#"stockgate_client_crl_expiry_timestamp_seconds{source="gen"}"#).await, "3786912000");
+    // a list that is not asked any more is not seen to expire
+    site.configure(ABSOLUTE);
+    reload().ok();
+    assert_eq!(gateway.metric(r#"stockgate_client_crl_expiry_timestamp_seconds{source="gen"}"#).await, "inf");
+    assert_eq!(status_of(&mut without, "d-6").await, "200", "and nobody needs a certificate");
+    site.configure(&format!("{ABSOLUTE}\nclient_ca_file = \"ca.pem\"\nclient_crl_file = \"ca.crl\"\n"));
     let (_, log) = gateway.stop();
     assert!(log.contains("the client's certificate does not do") && log.contains("wms.example"), "{log}");
-    assert_eq!(site.deliveries().iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["d-1", "d-4"]);
+    assert_eq!(site.deliveries().iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["d-1", "d-4", "d-6"]);
 
     site.write("ca.crl", "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n");
     assert!(site.refused().failed(78).contains("source.gen.client_crl_file"));
