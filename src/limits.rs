@@ -176,7 +176,9 @@ pub const BACKUP_TABLES_MAX: Duration = Duration::from_secs(1000);
 
 // ---- configuration ----------------------------------------------------------------------------------------------
 
-/// Largest configuration file in bytes: 256 sources and 1024 warehouses fit several times. While it is read, its tree takes
+/// Drop-ins beside a configuration file: one for each source, and a few for the fixed sections.
+pub const CONFIG_DROP_INS_MAX: usize = SOURCES_MAX + 64;
+/// Largest configuration file in bytes, its drop-ins included: 256 sources and 1024 warehouses fit several times. While it is read, its tree takes
 /// more than thirty times its size; mappings of many items belong in an `items_file`, which is read line by line.
 pub const CONFIG_MAX_BYTES: u64 = 512 * 1024;
 /// Largest file that holds a secret, in bytes: past it, it is another file.

@@ -88,24 +88,29 @@ fn with_scheme(text: &str) -> String {
     if text.contains("://") { text.to_owned() } else { format!("http://{text}") }
 }
 
-/// The admin address of a configuration, without checking the rest of it: who may ask the gateway need not be allowed to
-/// read its secrets.
+/// The admin address of a configuration and its drop-ins, without checking the rest of it: who may ask the gateway need not be
+/// allowed to read its secrets.
 fn address_in(file: &Path) -> Result<String, Failure> {
     const KEY: &str = "admin.address";
     if let Some(address) = environment(&config::variable(KEY)) {
         return Ok(address);
     }
-    let bad = |why: String| Failure::new(code::CONFIGURATION, format!("{}: {why}", file.display()));
-    let text = std::fs::read_to_string(file).map_err(|error| bad(format!("cannot be read: {error}")))?;
-    address_of(&text).map_err(bad)
+    let drop_ins = config::drop_ins(file).map_err(|why| Failure::new(code::CONFIGURATION, why))?;
+    let mut address = DEFAULT.to_owned();
+    for file in std::iter::once(file).chain(drop_ins.iter().map(PathBuf::as_path)) {
+        let bad = |why: String| Failure::new(code::CONFIGURATION, format!("{}: {why}", file.display()));
+        let text = std::fs::read_to_string(file).map_err(|error| bad(format!("cannot be read: {error}")))?;
+        address = address_of(&text).map_err(bad)?.unwrap_or(address);
+    }
+    Ok(address)
 }
 
-/// The admin address in a configuration's text, or the default.
-pub(super) fn address_of(text: &str) -> Result<String, String> {
+/// The admin address in a configuration's text.
+pub(super) fn address_of(text: &str) -> Result<Option<String>, String> {
     let table: toml::Table = text.parse().map_err(|_| "is not TOML; `stockgate check --config` says where".to_owned())?;
     match table.get("admin").and_then(|admin| admin.get("address")) {
-        None => Ok(DEFAULT.to_owned()),
-        Some(toml::Value::String(address)) => Ok(address.clone()),
+        None => Ok(None),
+        Some(toml::Value::String(address)) => Ok(Some(address.clone())),
         Some(_) => Err("admin.address is not text; `stockgate check --config` says more".to_owned()),
     }
 }

@@ -9,6 +9,7 @@ use crate::sources::{ApiProfile, Kind, Refusal, Source};
 use crate::types::{Identity, Message, Observation, Secret, Settings, Unreadable};
 
 mod documentation;
+mod drop_ins;
 mod mistakes;
 mod secrets;
 mod whole;
