@@ -10,6 +10,13 @@ install() {
     command -v strace >/dev/null || missing+=(strace)
     command -v mkfs.ext4 >/dev/null || missing+=(e2fsprogs)
     command -v mount >/dev/null || missing+=(mount)
+    # the package: its life under systemd, its pages, what Debian's own checker says of it
+    [[ -x /lib/systemd/systemd ]] || missing+=(systemd)
+    command -v ip >/dev/null && command -v ss >/dev/null || missing+=(iproute2)
+    command -v ps >/dev/null || missing+=(procps)
+    command -v lintian >/dev/null || missing+=(lintian)
+    command -v man >/dev/null || missing+=(man-db)
+    python3 -c 'import json, tomllib' 2>/dev/null || missing+=(python3)
     if ((${#missing[@]})) || ! command -v promtool >/dev/null; then
         apt-get update -qq
     fi
@@ -41,9 +48,17 @@ build_load() {
     LOAD=${CARGO_TARGET_DIR:-$root/target}/debug/examples/power-load
 }
 
+# What makes a gateway's data look newer than the gateway.
+build_newer() {
+    echo "building: cargo build --locked --example newer-store"
+    (cd "$root" && cargo build --locked --example newer-store) || return 1
+    NEWER=${CARGO_TARGET_DIR:-$root/target}/debug/examples/newer-store
+}
+
 prepare() {
     install
     if [[ -n ${STOCKGATE_BIN:-} ]]; then BIN=$(realpath "$STOCKGATE_BIN"); else build; fi
     if [[ -n ${STOCKGATE_LOAD:-} ]]; then LOAD=$(realpath "$STOCKGATE_LOAD"); else build_load; fi
-    export BIN LOAD ROOT=$root
+    if [[ -n ${STOCKGATE_NEWER:-} ]]; then NEWER=$(realpath "$STOCKGATE_NEWER"); else build_newer; fi
+    export BIN LOAD NEWER ROOT=$root
 }
