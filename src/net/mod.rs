@@ -5,6 +5,8 @@
 //!  stream   one connection's bytes, plain or TLS: write timeout, lingering close
 //!  tls      the server's certificate, swappable while running; made by ourselves at the first start
 //!  serve    HTTP/1.0, 1.1 and 2 by ALPN; deadlines; panics; drain          -> Handler
+//!  passed   listening sockets that systemd has opened
+//!  notify   what systemd is told
 //!  body     a request body: capped, timed, within the budget of all buffered bodies
 //!  url, trust, client   the other direction: requests to platforms and channels
 //! ```
@@ -24,6 +26,8 @@
 pub mod body;
 pub mod client;
 mod listen;
+pub mod notify;
+pub mod passed;
 mod self_made;
 pub mod serve;
 mod stream;

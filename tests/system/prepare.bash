@@ -11,9 +11,9 @@ install() {
     command -v mkfs.ext4 >/dev/null || missing+=(e2fsprogs)
     command -v mount >/dev/null || missing+=(mount)
     # the package: its life under systemd, its pages, what Debian's own checker says of it
-    [[ -x /lib/systemd/systemd ]] || missing+=(systemd)
+    command -v systemd-socket-activate >/dev/null && [[ -x /lib/systemd/systemd ]] || missing+=(systemd)
     command -v ip >/dev/null && command -v ss >/dev/null || missing+=(iproute2)
-    command -v ps >/dev/null || missing+=(procps)
+    command -v ps >/dev/null && command -v pgrep >/dev/null || missing+=(procps)
     command -v lintian >/dev/null || missing+=(lintian)
     command -v man >/dev/null || missing+=(man-db)
     python3 -c 'import json, tomllib' 2>/dev/null || missing+=(python3)
