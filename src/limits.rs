@@ -44,6 +44,9 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 pub const RETRY_AFTER_SECONDS: u64 = 5;
 /// How long a stop waits for requests that are under way. Below systemd's `TimeoutStopSec=30s`.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection that has asked for nothing yet may take to begin, at a stop: its handshake and the way of its first request on
+/// a slow line (three round trips of 300 ms). Closed at once, a delivery that was on its way would fail at every restart.
+pub const NEWCOMER_GRACE: Duration = Duration::from_secs(1);
 
 /// A response that the client does not take: closed when no byte could be written for this long.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);

@@ -61,7 +61,10 @@ impl Watch {
         self.still += 1;
         // half of the period: whoever reads the log after a kill should know why
         if self.still == WATCHDOG_LOOKS / 2 {
-            tracing::error!(threads = still.join(", "), "a thread does not go on: the service manager is given no sign of life");
+            tracing::error!(
+                threads = still.join(", "),
+                "a thread does not go on: the service manager is given no sign of life"
+            );
         }
         false
     }

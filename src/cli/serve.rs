@@ -193,13 +193,7 @@ fn built_in_secret(data: &Path) -> Result<(Secret, Made), String> {
     Ok((Secret::new(text), Made { secret_path, new: true }))
 }
 
-async fn serve(
-    args: &Args,
-    overrides: Overrides,
-    config: Checked,
-    made: Option<Made>,
-    around: Surroundings,
-) -> ExitCode {
+async fn serve(args: &Args, overrides: Overrides, config: Checked, made: Option<Made>, around: Surroundings) -> ExitCode {
     let file = args.config.clone();
     let reread = move || -> Result<Loaded, Report> {
         match read(file.as_deref(), &overrides) {

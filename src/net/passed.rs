@@ -69,7 +69,8 @@ impl Passed {
 }
 
 fn listener(given: &mut ListenFd, i: usize) -> Result<TcpListener, String> {
-    const WANTED: &str = "is no listening TCP socket: the socket unit needs ListenStream= with a port, or an address and a port";
+    const WANTED: &str =
+        "is no listening TCP socket: the socket unit needs ListenStream= with a port, or an address and a port";
     // it looks at the kind and the family, and keeps children from inheriting it
     let socket = given.take_tcp_listener(i).map_err(|error| format!("{WANTED} ({error})"))?;
     let socket = socket.ok_or_else(|| WANTED.to_owned())?;

@@ -281,7 +281,8 @@ fn refused(command: &mut Command) -> Finished {
 
 #[test]
 fn a_passed_socket_is_served_whatever_is_configured() {
-    for (names, label) in [(Some("https"), "listening on https://"), (None, "listening on https://"), (Some("admin"), "admin on http://")]
+    for (names, label) in
+        [(Some("https"), "listening on https://"), (None, "listening on https://"), (Some("admin"), "admin on http://")]
     {
         let site = Site::new(ABSOLUTE);
         let socket = TcpListener::bind("127.0.0.1:0").expect("binds");
@@ -291,7 +292,8 @@ fn a_passed_socket_is_served_whatever_is_configured() {
         let (mut child, out, log) = start(&mut passed(&site, socket, names));
         assert!(out.text().contains(&format!("{label}{address}\n")), "{names:?}: {}", out.text());
         let key = if names == Some("admin") { "[admin].address" } else { "[listen].address" };
-        let told = log.text().lines().any(|l| l.contains(&address.to_string()) && l.contains(key) && l.contains("127.0.0.1:0"));
+        let told =
+            log.text().lines().any(|l| l.contains(&address.to_string()) && l.contains(key) && l.contains("127.0.0.1:0"));
         assert!(told, "{names:?}: {}", log.text());
         if names == Some("admin") {
             early.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").expect("sent");

@@ -1,6 +1,4 @@
 # The package's life on a box: a real systemd as PID 1 in namespaces, over a copy of this system; see deb/life for what is asked.
-#
-# LIFE_KEEP=1 keeps out/ (the logs) when it has passed, too.
 . "$(dirname "$0")/lib.bash"
 here=$ROOT/tests/system
 
@@ -29,7 +27,6 @@ sed -n '/^No connection refused during an upgrade$/,$p' "$ROOT/packaging/debian/
 same "README.Debian's lines for the socket" 5 "$(grep -c . box/socket.lines)"
 
 cp "$here/lib.bash" "$here/deb/load" box/
-cp "$NEWER" box/newer-store
 find / -xdev \( -path /proc -o -path /sys -o -path /root -o -path /tmp -o -path /work \) -prune -o -name '*stockgate*' -print >box/before
 sed -e "s/\$PREVIOUS/$previous/; s/\$VERSION/$version/" "$here/deb/life" >box/life
 

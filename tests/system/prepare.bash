@@ -48,17 +48,9 @@ build_load() {
     LOAD=${CARGO_TARGET_DIR:-$root/target}/debug/examples/power-load
 }
 
-# What makes a gateway's data look newer than the gateway.
-build_newer() {
-    echo "building: cargo build --locked --example newer-store"
-    (cd "$root" && cargo build --locked --example newer-store) || return 1
-    NEWER=${CARGO_TARGET_DIR:-$root/target}/debug/examples/newer-store
-}
-
 prepare() {
     install
     if [[ -n ${STOCKGATE_BIN:-} ]]; then BIN=$(realpath "$STOCKGATE_BIN"); else build; fi
     if [[ -n ${STOCKGATE_LOAD:-} ]]; then LOAD=$(realpath "$STOCKGATE_LOAD"); else build_load; fi
-    if [[ -n ${STOCKGATE_NEWER:-} ]]; then NEWER=$(realpath "$STOCKGATE_NEWER"); else build_newer; fi
-    export BIN LOAD NEWER ROOT=$root
+    export BIN LOAD ROOT=$root
 }

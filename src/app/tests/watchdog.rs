@@ -57,7 +57,8 @@ impl Rig {
             _ => None,
         };
         let manager = Arc::new(Manager::of_environment(&environment, std::process::id()));
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().expect("a runtime");
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().expect("a runtime");
         drop(runtime.spawn(watchdog::run(manager, journal, appender.clone(), handle.clone())));
         Self {
             _runtime: runtime,

@@ -21,11 +21,11 @@ use tokio::sync::watch;
 pub use step::{Folder, Tally};
 
 use crate::limits::{CHECKPOINT_RECORDS, FOLD_QUEUE_BATCHES, FOLD_QUEUE_BYTES, FOLD_STEP_RECORDS, JOURNAL_BATCH_BYTES};
+use crate::store::StoreError;
 use crate::store::heart::{self, Heart};
 use crate::store::journal::{Batch, Journal};
 use crate::store::rows::Names;
 use crate::store::state::{SharedState, State};
-use crate::store::StoreError;
 use crate::time;
 use crate::types::{ItemMaps, Seq};
 

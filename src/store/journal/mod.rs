@@ -91,8 +91,14 @@ pub struct Aged {
 }
 
 enum Command {
-    Append { bytes: Vec<u8>, done: oneshot::Sender<Result<Seq, Refused>> },
-    Retain { what: Retention, done: oneshot::Sender<Aged> },
+    Append {
+        bytes: Vec<u8>,
+        done: oneshot::Sender<Result<Seq, Refused>>,
+    },
+    Retain {
+        what: Retention,
+        done: oneshot::Sender<Aged>,
+    },
     /// Nothing to do: the thread shows that it could.
     Poke,
     Close,
