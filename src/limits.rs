@@ -61,6 +61,9 @@ pub const WARN_PERIOD_SECONDS: i64 = 60;
 pub const RETRY_AFTER_SECONDS: u64 = 5;
 /// How long a stop waits for requests that are under way. Below systemd's `TimeoutStopSec=30s`.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection that has asked for nothing yet may take to begin, at a stop: its handshake and the way of its first request on
+/// a slow line (three round trips of 300 ms). Closed at once, a delivery that was on its way would fail at every restart.
+pub const NEWCOMER_GRACE: Duration = Duration::from_secs(1);
 
 /// A response that the client does not take: closed when no byte could be written for this long.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -111,6 +114,27 @@ pub const ACME_RENEWAL_INFO_PERIOD: (Duration, Duration, Duration) =
 pub const ACME_HTTP_CONNECTIONS_MAX: usize = 32;
 /// Bytes that are kept of an ACME server's own words about a failure.
 pub const ACME_MESSAGE_MAX_BYTES: usize = 600;
+
+// ---- the service manager --------------------------------------------------------------------------------------------
+
+/// How long a whole stop may take, from the signal on: below systemd's `TimeoutStopSec=30s`, after which it kills. What is then
+/// not done is what a crash would leave undone: nothing that was acknowledged.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(25);
+/// How long a stop lets the fold go on towards the journal's end. It is there within milliseconds, unless it rebuilds a state,
+/// and then the next start goes on from the checkpoint.
+pub const FOLD_STOP_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest wait for the service manager to take a message. It takes them at once, or hangs.
+pub const NOTIFY_TIMEOUT: Duration = Duration::from_millis(500);
+/// Between two looks at what the status line should say.
+pub const STATUS_PERIOD: Duration = Duration::from_secs(5);
+/// Between two looks at a store that is being opened.
+pub const OPENING_LOOK_PERIOD: Duration = Duration::from_secs(1);
+/// While opening the store makes progress the service manager is asked for so much time from now on (`EXTEND_TIMEOUT_USEC`):
+/// more than the slowest single read or sync of a card that still works.
+pub const OPENING_PATIENCE: Duration = Duration::from_secs(60);
+/// Looks at the threads in one watchdog period. A sign of life goes out at half of it, later when a thread is busy with one thing for
+/// long; the more looks, the longer that thing may take, here seven eighths of the period.
+pub const WATCHDOG_LOOKS: u32 = 8;
 
 // ---- journal ----------------------------------------------------------------------------------------------------
 
@@ -256,7 +280,9 @@ pub const BACKUP_TABLES_MAX: Duration = Duration::from_secs(1000);
 
 // ---- configuration ----------------------------------------------------------------------------------------------
 
-/// Largest configuration file in bytes: 256 sources and 1024 warehouses fit several times. While it is read, its tree takes
+/// Drop-ins beside a configuration file: one for each source, and a few for the fixed sections.
+pub const CONFIG_DROP_INS_MAX: usize = SOURCES_MAX + 64;
+/// Largest configuration file in bytes, its drop-ins included: 256 sources and 1024 warehouses fit several times. While it is read, its tree takes
 /// more than thirty times its size; mappings of many items belong in an `items_file`, which is read line by line.
 pub const CONFIG_MAX_BYTES: u64 = 512 * 1024;
 /// Largest file that holds a secret, in bytes: past it, it is another file.

@@ -1,6 +1,6 @@
 //! `stockgate check`: is a configuration good, and what would it do?
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::output::print;
@@ -44,7 +44,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
                 eprintln!("{error}\n1 problem: not usable");
                 return ExitCode::from(code::CONFIGURATION);
             }
-            print(&render(&checked))
+            print(&(render(&checked) + &read_from(args.config.as_deref())))
         }
         Err(report) => {
             eprint!("{}", refusal(&report));
@@ -112,6 +112,12 @@ fn admin(checked: &Checked) -> String {
     };
     let tokens = if access.tokens_required { ", for tokens only" } else { "" };
     format!("{scheme}://{}{with}{tokens}", checked.admin)
+}
+
+/// The files that the configuration was read from, when there is more than the one that was named.
+fn read_from(file: Option<&Path>) -> String {
+    let drop_ins = file.and_then(|file| config::drop_ins(file).ok()).unwrap_or_default();
+    drop_ins.iter().map(|file| format!("#   follow {}\n", file.display())).collect()
 }
 
 fn source(source: &SourceConfig) -> String {

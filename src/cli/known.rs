@@ -18,11 +18,16 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Read a file.
+    /// Read a file and its drop-ins, which win over it.
     pub(super) fn read(file: &Path) -> Result<Self, Failure> {
-        let bad = |why: String| Failure::new(code::CONFIGURATION, format!("{}: {why}", file.display()));
-        let text = std::fs::read_to_string(file).map_err(|error| bad(format!("cannot be read: {error}")))?;
-        Ok(Self { file: file.to_owned(), tables: vec![parsed(&text).map_err(bad)?] })
+        let drop_ins = config::drop_ins(file).map_err(|why| Failure::new(code::CONFIGURATION, why))?;
+        let mut tables = Vec::new();
+        for one in std::iter::once(file).chain(drop_ins.iter().map(PathBuf::as_path)) {
+            let bad = |why: String| Failure::new(code::CONFIGURATION, format!("{}: {why}", one.display()));
+            let text = std::fs::read_to_string(one).map_err(|error| bad(format!("cannot be read: {error}")))?;
+            tables.push(parsed(&text).map_err(bad)?);
+        }
+        Ok(Self { file: file.to_owned(), tables })
     }
 
     /// From a text.

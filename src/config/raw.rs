@@ -82,11 +82,31 @@ pub fn unknown_variables<'a>(names: impl Iterator<Item = &'a str>) -> Vec<Locate
     .collect()
 }
 
+/// A configuration file as it was read.
+#[derive(Debug)]
+pub(super) struct Text {
+    /// What problems name.
+    pub(super) file: String,
+    pub(super) text: String,
+}
+
+/// A line of a file.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// Its place in [`Origins::files`]; 0 is the configuration file, the others are drop-ins.
+    file: usize,
+    /// From 1.
+    line: usize,
+}
+
 /// Where each setting stands.
 #[derive(Debug, Default)]
 pub(super) struct Origins {
-    file: String,
-    lines: BTreeMap<String, usize>,
+    /// The configuration file, then its drop-ins.
+    files: Vec<String>,
+    /// The one that is being read.
+    reading: usize,
+    places: BTreeMap<String, Place>,
     /// Settings that came from elsewhere, and from where.
     overridden: BTreeMap<String, String>,
 }
@@ -101,37 +121,64 @@ impl Origins {
             if let Some(from) = self.overridden.get(place) {
                 return at(from, None);
             }
-            if let Some(line) = self.lines.get(place) {
-                return at(&self.file, Some(*line));
+            if let Some(Place { file, line }) = self.places.get(place) {
+                return at(self.name(*file), Some(*line));
             }
             match place.rfind(['.', '[']).and_then(|end| place.get(..end)) {
                 Some(parent) => place = parent,
-                None => return at(&self.file, None),
+                None => return at(self.file(), None),
             }
         }
     }
 
     /// The configuration file's name.
     pub(super) fn file(&self) -> &str {
-        &self.file
+        self.name(0)
     }
 
-    /// A finding about the file, not about a key.
-    fn whole_file(&self, line: Option<usize>, message: String) -> Located {
-        Located { file: self.file.clone(), line, path: String::new(), message }
+    fn name(&self, file: usize) -> &str {
+        self.files.get(file).map_or("", String::as_str)
+    }
+
+    fn note(&mut self, path: &str, line: usize) {
+        self.places.insert(path.to_owned(), Place { file: self.reading, line });
+    }
+
+    /// `conf.d/shop.toml:3`, when the setting stands in a file.
+    fn place_of(&self, path: &str) -> Option<(Place, String)> {
+        self.places.get(path).map(|place| (*place, format!("{}:{}", self.name(place.file), place.line)))
+    }
+
+    /// Take over the places of a setting and of all that is in it, instead of those that it had.
+    fn replace(&mut self, path: &str, from: &BTreeMap<String, Place>) {
+        let within = |place: &str| {
+            let rest = place.strip_prefix(path);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        self.places.retain(|place, _| !within(place));
+        self.places.extend(from.iter().filter(|(place, _)| within(place)).map(|(name, place)| (name.clone(), *place)));
     }
 }
 
-/// Read TOML, note every key's line, lay the environment and the command line over it.
-pub(super) fn read(text: &str, file: &str, inputs: &Inputs<'_>) -> Result<(Map<String, Value>, Findings), Report> {
-    let origins = Origins { file: file.to_owned(), ..Origins::default() };
+/// Read the configuration file and its drop-ins, in this order, note every key's place, lay the drop-ins, the environment and the
+/// command line over it. Without a file nothing is set.
+pub(super) fn read(texts: &[Text], inputs: &Inputs<'_>) -> Result<(Map<String, Value>, Findings), Report> {
+    let origins = Origins { files: texts.iter().map(|one| one.file.clone()).collect(), ..Origins::default() };
     let mut found = Findings { origins, unreadable: BTreeSet::new(), problems: Vec::new(), warnings: Vec::new() };
-    let lines = Lines::of(text);
-    let (tree, errors) = DeTable::parse_recoverable(text);
-    if !errors.is_empty() {
-        return Err(Report { problems: syntax(&errors, &lines, &found.origins), warnings: Vec::new() });
+    let trees: Vec<_> = texts.iter().map(|one| (one, Lines::of(&one.text), DeTable::parse_recoverable(&one.text))).collect();
+    let problems: Vec<Located> =
+        trees.iter().flat_map(|(one, lines, (_, errors))| syntax(errors, lines, &one.file)).collect();
+    if !problems.is_empty() {
+        return Err(Report { problems, warnings: Vec::new() });
     }
-    let mut root = table(tree.get_ref(), "", &lines, &mut found);
+    let mut root = Map::new();
+    for (i, (_, lines, (tree, _))) in trees.iter().enumerate() {
+        found.origins.reading = i;
+        let before = std::mem::take(&mut found.origins.places);
+        let tree = table(tree.get_ref(), "", lines, &mut found);
+        let places = std::mem::replace(&mut found.origins.places, before);
+        lay(&mut root, tree, &places, &mut found);
+    }
     for (key, shape) in FIXED_KEYS {
         // An empty variable counts as unset: that is how compose files pass on what nobody set.
         if let Some(value) = (inputs.env)(&variable(key)).filter(|v| !v.is_empty()) {
@@ -149,7 +196,7 @@ pub(super) fn read(text: &str, file: &str, inputs: &Inputs<'_>) -> Result<(Map<S
 }
 
 /// The first error of every line: what follows on the same line is the parser finding its feet again.
-fn syntax(errors: &[toml::de::Error], lines: &Lines, origins: &Origins) -> Vec<Located> {
+fn syntax(errors: &[toml::de::Error], lines: &Lines, file: &str) -> Vec<Located> {
     let mut errors: Vec<(Option<usize>, &str)> =
         errors.iter().map(|error| (error.span().map(|span| span.start), error.message())).collect();
     errors.sort_unstable();
@@ -158,10 +205,47 @@ fn syntax(errors: &[toml::de::Error], lines: &Lines, origins: &Origins) -> Vec<L
         let line = start.map(|start| lines.at(start));
         if problems.last().is_none_or(|before| before.line != line) {
             let message = message.strip_suffix(", expected nothing").unwrap_or(message);
-            problems.push(origins.whole_file(line, format!("not valid TOML: {message}")));
+            let message = format!("not valid TOML: {message}");
+            problems.push(Located { file: file.to_owned(), line, path: String::new(), message });
         }
     }
     problems
+}
+
+/// Lay a file over those before it, by the rule that [`super::load`] states. A place in two files that must not be is reported with
+/// both, and the first one stays.
+fn lay(root: &mut Map<String, Value>, tree: Map<String, Value>, places: &BTreeMap<String, Place>, found: &mut Findings) {
+    for (section, value) in tree {
+        let whole = section == "source" || section == "warehouse";
+        let (old, new) = match (root.get_mut(&section), value) {
+            (Some(Value::Object(old)), Value::Object(new)) => (old, new),
+            // new, or something that is no table, of which its reader complains
+            (_, value) => {
+                found.origins.replace(&section, places);
+                root.insert(section, value);
+                continue;
+            }
+        };
+        for (key, value) in new {
+            let path = format!("{section}.{key}");
+            if let Some((place, told)) = found.origins.place_of(&path) {
+                let why = match (whole, place.file) {
+                    (true, _) => Some("one file holds all of it"),
+                    (false, 0) => None,
+                    (false, _) => Some("drop-ins must not contradict each other; keep one"),
+                };
+                if let Some(why) = why {
+                    let Some(Place { file, line }) = places.get(&path) else { continue };
+                    let file = found.origins.name(*file).to_owned();
+                    let message = format!("stands in {told} too: {why}");
+                    found.problems.push(Located { file, line: Some(*line), path, message });
+                    continue;
+                }
+            }
+            found.origins.replace(&path, places);
+            old.insert(key, value);
+        }
+    }
 }
 
 /// Lay one value over the tree.
@@ -190,7 +274,7 @@ fn table(tree: &DeTable<'_>, path: &str, lines: &Lines, found: &mut Findings) ->
     for (key, value) in tree {
         let name: &str = key.get_ref();
         let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-        found.origins.lines.insert(path.clone(), lines.at(key.span().start));
+        found.origins.note(&path, lines.at(key.span().start));
         map.insert(name.to_owned(), plain(value, &path, lines, found));
     }
     map
@@ -213,7 +297,7 @@ fn plain(value: &Spanned<DeValue<'_>>, path: &str, lines: &Lines, found: &mut Fi
         DeValue::Array(items) => {
             let items = items.iter().enumerate().map(|(i, item)| {
                 let path = format!("{path}[{i}]");
-                found.origins.lines.insert(path.clone(), lines.at(item.span().start));
+                found.origins.note(&path, lines.at(item.span().start));
                 plain(item, &path, lines, found)
             });
             Value::Array(items.collect())

@@ -8,6 +8,8 @@
 //!  client_auth   certificates of clients: asked for once, judged for each source
 //!  acme     certificates from an ACME server: orders through `client`, challenges answered by `tls` and `serve`
 //!  serve    HTTP/1.0, 1.1 and 2 by ALPN; deadlines; panics; drain          -> Handler
+//!  passed   listening sockets that systemd has opened
+//!  notify   what systemd is told
 //!  body     a request body: capped, timed, within the budget of all buffered bodies
 //!  url, trust, client   the other direction: requests to platforms and channels
 //! ```
@@ -29,6 +31,8 @@ pub mod body;
 pub mod client;
 pub mod client_auth;
 mod listen;
+pub mod notify;
+pub mod passed;
 mod proxy;
 mod self_made;
 pub mod serve;

@@ -20,7 +20,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
@@ -180,8 +180,9 @@ impl Server {
         self.address
     }
 
-    /// Accept and serve until `stop` is true (or its sender is gone). Then: no more connections, idle ones are closed, requests
-    /// under way get `limits.drain` to finish, and what is left is cut off.
+    /// Accept and serve until `stop` is true (or its sender is gone). Then: no more connections, idle ones are closed, those that
+    /// have just been accepted get [`limits::NEWCOMER_GRACE`] to ask, requests under way get `limits.drain` to finish, and what is
+    /// left is cut off.
     pub async fn run<H: Handler>(self, handler: Arc<H>, mut stop: watch::Receiver<bool>) {
         let gate = Gate::new(self.name, self.limits.connections, self.limits.connections_per_address);
         let drain = self.limits.drain;
@@ -228,6 +229,12 @@ fn refused(listener: &'static str, reason: &'static str) {
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     // An error means that the sender is gone, and with it who could ever say stop.
     drop(stop.wait_for(|stop| *stop).await);
+}
+
+/// Resolves so long after it was time to stop.
+async fn stopped_for(stop: &mut watch::Receiver<bool>, grace: Duration) {
+    stopped(stop).await;
+    tokio::time::sleep(grace).await;
 }
 
 fn note(listener: &'static str, ended: Result<(), JoinError>) {
@@ -357,7 +364,7 @@ async fn connection<H: Handler>(shared: Arc<Shared<H>>, mut come: Come, mut stop
             let handshake = TlsAcceptor::from(identity.config(shared.ask)).accept(socket);
             let result = tokio::select! {
                 biased;
-                () = stopped(&mut stop) => return,
+                () = stopped_for(&mut stop, limits::NEWCOMER_GRACE) => return,
                 result = tokio::time::timeout(shared.limits.handshake, handshake) => result,
             };
             match result {
@@ -405,11 +412,22 @@ async fn serve_h1<H: Handler>(
 ) -> hyper::Result<()> {
     let builder = shared.http1.clone();
     let idle = Arc::clone(&marks);
-    let service = service_fn(move |request| answer(Arc::clone(&shared), client.clone(), Arc::clone(&marks), request));
+    let asked = Arc::new(Notify::new());
+    let asks = Arc::clone(&asked);
+    let service = service_fn(move |request| {
+        asks.notify_one();
+        answer(Arc::clone(&shared), client.clone(), Arc::clone(&marks), request)
+    });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     tokio::select! {
         result = connection.as_mut() => return result,
         () = stopped(&mut stop) => {}
+    }
+    // the first request may be on its way; whoever has asked before is told here already
+    tokio::select! {
+        result = connection.as_mut() => return result,
+        () = asked.notified() => {}
+        () = tokio::time::sleep(limits::NEWCOMER_GRACE) => {}
     }
     if !idle.answering.load(Ordering::Relaxed) {
         // Idle, so what an earlier request left unread has been read since: a stop need not linger for it.

@@ -86,7 +86,12 @@ impl TlsError {
             Self::Mismatch => "mismatch",
             Self::Expired(_) => "expired",
             Self::File { .. } => "unreadable",
-            Self::NoCertificate | Self::NoKey | Self::BadCertificate(_) | Self::BadKey(_) | Self::Names(_) | Self::BadList(_) => "unusable",
+            Self::NoCertificate
+            | Self::NoKey
+            | Self::BadCertificate(_)
+            | Self::BadKey(_)
+            | Self::Names(_)
+            | Self::BadList(_) => "unusable",
         }
     }
 }

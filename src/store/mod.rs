@@ -7,6 +7,8 @@
 //! - [`backup`]: both of them in a directory of plain files, made while the gateway works.
 //! - [`disk`]: files and their names, as all of the above see them.
 //! - [`Reserve`]: room that is kept back on the disk, for when it is full.
+//! - [`heart`]: does a thread of the store still do its work?
+//! - [`release`]: which release wrote a data directory.
 //! - [`rows`]: the rows of the state and their encodings; [`codec`]: the encodings themselves.
 #![expect(clippy::disallowed_types, reason = "this is the one module that names redb")]
 
@@ -14,8 +16,10 @@ pub mod backup;
 pub mod codec;
 pub mod dedup;
 pub mod disk;
+pub mod heart;
 pub mod journal;
 mod recover;
+pub mod release;
 mod reserve;
 pub mod rows;
 pub mod state;
@@ -41,6 +45,8 @@ pub enum StoreError {
         file: PathBuf,
         /// Its schema version.
         found: u64,
+        /// The release that wrote it, where that is known.
+        release: Option<String>,
     },
     /// The file is not one of ours, or beyond repair.
     Damaged {
@@ -67,11 +73,13 @@ impl fmt::Display for StoreError {
                     file.display()
                 )
             }
-            Self::Newer { file, found } => write!(
+            Self::Newer { file, found, release } => write!(
                 f,
-                "{} has schema version {found}, this program knows up to {SCHEMA_VERSION}: it was written by a newer stockgate; \
-                 install that version again, or point --data elsewhere",
-                file.display()
+                "{} has schema version {found}, this program ({}) knows up to {SCHEMA_VERSION}: it was written by {}; nothing was \
+                 changed: install that version again, or point --data elsewhere",
+                file.display(),
+                env!("CARGO_PKG_VERSION"),
+                release.as_ref().map_or_else(|| "a newer stockgate".to_owned(), |release| format!("stockgate {release}"))
             ),
             Self::Damaged { file, cause } => write!(f, "{} cannot be opened: {cause}", file.display()),
             Self::Full(cause) => write!(f, "the disk is full: {cause}"),
@@ -236,7 +244,7 @@ fn has_schema(database: &dyn redb::ReadableDatabase, path: &Path) -> Result<bool
         Err(other) => return Err(other.into()),
     };
     match found {
-        Some(found) if found > SCHEMA_VERSION => Err(StoreError::Newer { file: path.to_owned(), found }),
+        Some(found) if found > SCHEMA_VERSION => Err(StoreError::Newer { file: path.to_owned(), found, release: None }),
         found => Ok(found.is_some()),
     }
 }

@@ -24,6 +24,7 @@ mod process;
 mod raw;
 mod reload;
 mod rust_source;
+mod service;
 mod start;
 mod tidy;
 mod watching;

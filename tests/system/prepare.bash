@@ -10,6 +10,13 @@ install() {
     command -v strace >/dev/null || missing+=(strace)
     command -v mkfs.ext4 >/dev/null || missing+=(e2fsprogs)
     command -v mount >/dev/null || missing+=(mount)
+    # the package: its life under systemd, its pages, what Debian's own checker says of it
+    command -v systemd-socket-activate >/dev/null && [[ -x /lib/systemd/systemd ]] || missing+=(systemd)
+    command -v ip >/dev/null && command -v ss >/dev/null || missing+=(iproute2)
+    command -v ps >/dev/null && command -v pgrep >/dev/null || missing+=(procps)
+    command -v lintian >/dev/null || missing+=(lintian)
+    command -v man >/dev/null || missing+=(man-db)
+    python3 -c 'import json, tomllib' 2>/dev/null || missing+=(python3)
     if ((${#missing[@]})) || ! command -v promtool >/dev/null || ! command -v prometheus >/dev/null ||
         [[ ! -e /usr/lib/nginx/modules/ngx_stream_module.so ]]; then
         apt-get update -qq

@@ -10,7 +10,8 @@ use crate::sources::{self, Kind};
 
 fn tree(text: &str) -> Map<String, Value> {
     let inputs = Inputs { kinds: &[], overrides: &Overrides::default(), env: &|_| None };
-    super::super::raw::read(text, "defaults.toml", &inputs).unwrap_or_else(|report| panic!("{report}")).0
+    let text = super::super::raw::Text { file: "defaults.toml".to_owned(), text: text.to_owned() };
+    super::super::raw::read(&[text], &inputs).unwrap_or_else(|report| panic!("{report}")).0
 }
 
 /// The examples switched on: every line that begins with `#` and no blank.

@@ -10,6 +10,7 @@ use crate::types::{Identity, Message, Observation, Secret, Settings, Unreadable}
 
 mod access;
 mod documentation;
+mod drop_ins;
 mod mistakes;
 mod secrets;
 mod whole;

@@ -21,7 +21,7 @@ use redb::backends::FileBackend;
 use redb::{Builder, Database, DatabaseError, ReadableDatabase};
 
 use self::paced::Paced;
-use super::StoreError;
+use super::{StoreError, heart};
 
 /// What is read at once of a file that is salvaged: a bad sector costs no more than the database's page that it is in.
 const PIECE: usize = 4096;
@@ -148,6 +148,7 @@ impl Disk for RealDisk {
         // in pieces: a sync of all of it at the end would keep the journal's own syncs waiting behind it
         while io::copy(&mut Read::take(&mut from, COPY_PIECE_BYTES), &mut to)? > 0 {
             to.sync_data()?;
+            heart::beat();
         }
         to.sync_all()
     }
