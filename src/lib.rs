@@ -60,7 +60,12 @@
 //! | ... looks for what is wrong with the box? | `stockgate doctor` ([`cli`]) |
 //! | ... is written to disk, byte by byte? | [`store::codec`], [`store::rows`] |
 //! | ... checks the configuration? | [`config`]; every key is documented in `config/defaults.toml` |
+//! | ... reads the drop-ins `conf.d/*.toml`? | [`config::drop_ins`] |
+//! | ... makes the Debian package? | `packaging/build-deb`; its life is tested by `tests/system/deb.sh` |
 //! | ... shows it? | [`api`] (admin listener), [`metrics`], [`cli`] |
+//! | ... finds where sources disagree? | [`api`], at `/api/v1/drift` and a piece at every scrape; `stockgate drift` |
+//! | ... wakes somebody? | `packaging/prometheus`: rules, their cases, and what to do |
+//! | ... decides who may connect? | [`net::client_auth`] (client certificates), the PROXY header in [`net`], address lists in [`pipeline::ingest`], tokens in [`api::Access`] and `stockgate token` |
 //! | ... plays the platforms? | [`simulator`] |
 //! | ... starts and stops it all? | [`app`] |
 //! | ... tells systemd how it is, and answers its watchdog? | [`app::Manager`], `app/watchdog.rs`, with [`store::heart`] and [`net::notify`] |

@@ -30,20 +30,40 @@ pub const H2_CONNECTION_WINDOW_BYTES: u32 = 128 * 1024;
 /// Bytes that hyper buffers for one connection in each direction, body included; above [`HEADERS_MAX_BYTES`].
 pub const HTTP_BUFFER_BYTES: usize = 64 * 1024;
 
+/// Largest PROXY header in bytes. Addresses take 52, the TLVs of load balancers some hundred; a client's certificate, which some proxies
+/// pass on, stays below this.
+pub const PROXY_HEADER_MAX_BYTES: usize = 4096;
+/// Certificates in the chain that a client presents: its own and the intermediates. Private authorities have one or two.
+pub const CLIENT_CHAIN_MAX: usize = 6;
+/// ... and their bytes: the chain is kept as long as the connection, and in the session ticket (whose length has 16 bits).
+pub const CLIENT_CHAIN_MAX_BYTES: usize = 16 * 1024;
+/// Sources' verdicts on a client's certificate that a connection keeps; a sender delivers to one or two.
+pub const CLIENT_VERDICTS_MAX: usize = 8;
+
 // ---- how long a client may take ---------------------------------------------------------------------------------
 
 /// TLS handshake, from accept to finished.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The PROXY header: it is the first packet that a proxy sends.
+pub const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a verdict on a client's certificate holds on one connection. A new list of revoked certificates makes it void at once; this
+/// is for certificates and lists that expire meanwhile. A signature check for every delivery would cost more than the delivery.
+pub const CLIENT_VERDICT_AGE: Duration = Duration::from_secs(30);
 /// Request head, from first byte to the empty line; also the keep-alive idle limit on HTTP/1.1.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Whole body, from the head to the last byte.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 /// A connection without a request is closed after this long.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// At most one log line in so many seconds about what anybody, or a proxy for anybody, can make us say again and again.
+pub const WARN_PERIOD_SECONDS: i64 = 60;
 /// What a refused client is told to wait (`Retry-After`), in seconds. Short: the usual cause is a burst.
 pub const RETRY_AFTER_SECONDS: u64 = 5;
 /// How long a stop waits for requests that are under way. Below systemd's `TimeoutStopSec=30s`.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection that has asked for nothing yet may take to begin, at a stop: its handshake and the way of its first request on
+/// a slow line (three round trips of 300 ms). Closed at once, a delivery that was on its way would fail at every restart.
+pub const NEWCOMER_GRACE: Duration = Duration::from_secs(1);
 
 /// A response that the client does not take: closed when no byte could be written for this long.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -58,6 +78,42 @@ pub const H2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 pub const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(50);
 /// See [`ACCEPT_PAUSE_MIN`], which doubles up to this.
 pub const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+// ---- certificates -----------------------------------------------------------------------------------------------
+
+/// Between two looks at the certificate's files. A renewal is served within this; each look reads a few KiB from memory.
+pub const CERTIFICATE_LOOK_PERIOD: Duration = Duration::from_secs(5);
+/// Largest certificate or key file that is read while running, in bytes; as for the configuration.
+pub const CERTIFICATE_FILE_MAX_BYTES: u64 = PEM_FILE_MAX_BYTES;
+/// Names in one certificate of an ACME server: Let's Encrypt takes no more.
+pub const ACME_NAMES_MAX: usize = 100;
+/// Largest answer of an ACME server; a chain has some 5 KiB.
+pub const ACME_BODY_MAX_BYTES: usize = 256 * 1024;
+/// From an order to its readiness, and again to its certificate: servers check a challenge within seconds, and give up
+/// within a minute or two.
+pub const ACME_ORDER_TIMEOUT: Duration = Duration::from_secs(180);
+/// First pause between two questions whether an order is ready; they grow.
+pub const ACME_POLL_PAUSE: Duration = Duration::from_millis(500);
+/// One attempt in all. Above two [`ACME_ORDER_TIMEOUT`] and the requests around them.
+pub const ACME_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long the renewal sleeps at most before it looks at the clock again: the clock of a box may be set meanwhile.
+pub const ACME_LOOK_PERIOD: Duration = Duration::from_secs(60);
+/// First and longest pause after a server that could not be reached, as while a box starts before its network does.
+pub const ACME_UNREACHED_PAUSE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(3600));
+/// First and longest pause after a refusal: Let's Encrypt takes five failed validations of a name in an hour.
+pub const ACME_REFUSED_PAUSE: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(12 * 3600));
+/// Longest wait that an ACME server's `Retry-After` can impose: its longest rate limit is a week.
+pub const ACME_RETRY_AFTER_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Between a new certificate and the next one, at most: a clock that is wrong by months must not order one after the other.
+pub const ACME_RENEWALS_APART: Duration = Duration::from_secs(3600);
+/// How often an ACME server is asked when it wants a certificate renewed (RFC 9773, section 4.3.2): bounds of its `Retry-After`,
+/// and what stands in for one.
+pub const ACME_RENEWAL_INFO_PERIOD: (Duration, Duration, Duration) =
+    (Duration::from_secs(60), Duration::from_secs(24 * 3600), Duration::from_secs(6 * 3600));
+/// Open connections of the HTTP-01 listener: a server checks from some five places, the rest are strangers.
+pub const ACME_HTTP_CONNECTIONS_MAX: usize = 32;
+/// Bytes that are kept of an ACME server's own words about a failure.
+pub const ACME_MESSAGE_MAX_BYTES: usize = 600;
 
 // ---- the service manager --------------------------------------------------------------------------------------------
 
@@ -190,6 +246,33 @@ pub const PAGE_ROWS_MAX: usize = 1000;
 /// Rows in one page when the client does not say.
 pub const PAGE_ROWS: usize = 100;
 
+/// Tokens of the admin API: one for each person or program; all of them are compared with a presented one.
+pub const TOKENS_MAX: usize = 64;
+/// Largest file of tokens in bytes; 64 of them take 16 KiB.
+pub const TOKENS_FILE_MAX_BYTES: u64 = 64 * 1024;
+/// Random bytes of a token: beyond guessing.
+pub const TOKEN_BYTES: usize = 32;
+
+// ---- metrics ----------------------------------------------------------------------------------------------------
+
+/// Positions that one scrape looks at for drift, [`PAGE_ROWS_MAX`] under one lock: a few milliseconds. 10,000 positions are
+/// looked through within two minutes of scrapes every 15 s, a million within four hours.
+pub const DRIFT_POSITIONS_PER_SCRAPE: usize = 2000;
+/// Positions that one page of the list of drift looks at, [`PAGE_ROWS_MAX`] under one lock: a fraction of a second, whatever it
+/// finds.
+pub const DRIFT_POSITIONS_PER_PAGE: usize = 20_000;
+/// Two numbers that differ count as drift when neither source has spoken of the place for so long: platforms send the same
+/// change seconds or minutes apart, and what is fetched comes later still.
+pub const DRIFT_SETTLED: Duration = Duration::from_secs(15 * 60);
+/// Series of one source on the metrics page: results, outcomes, calls of its API, one for each secret, and a few more. No
+/// histogram is among them, which would be twenty each.
+pub const SERIES_PER_SOURCE_MAX: usize = 48;
+/// Series of one warehouse.
+pub const SERIES_PER_WAREHOUSE_MAX: usize = 10;
+/// All other series. So there are 10,200 at most with 200 sources and 20 warehouses, and 23,000 with [`SOURCES_MAX`] and
+/// [`WAREHOUSES_MAX`].
+pub const SERIES_REST_MAX: usize = 400;
+
 // ---- backup -----------------------------------------------------------------------------------------------------
 
 /// Bytes of rows in one page of a backup. A page of the journal is read under the lock that a new segment waits for, so it is
@@ -204,7 +287,9 @@ pub const BACKUP_TABLES_MAX: Duration = Duration::from_secs(1000);
 
 // ---- configuration ----------------------------------------------------------------------------------------------
 
-/// Largest configuration file in bytes: 256 sources and 1024 warehouses fit several times. While it is read, its tree takes
+/// Drop-ins beside a configuration file: one for each source, and a few for the fixed sections.
+pub const CONFIG_DROP_INS_MAX: usize = SOURCES_MAX + 64;
+/// Largest configuration file in bytes, its drop-ins included: 256 sources and 1024 warehouses fit several times. While it is read, its tree takes
 /// more than thirty times its size; mappings of many items belong in an `items_file`, which is read line by line.
 pub const CONFIG_MAX_BYTES: u64 = 512 * 1024;
 /// Largest file that holds a secret, in bytes: past it, it is another file.

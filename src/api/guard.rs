@@ -1,10 +1,11 @@
 //! Who may ask: not a web page.
 //!
-//! The admin listener is on loopback and has no passwords, so a browser on the same machine is the way in for a stranger. Two
-//! rules close it, and neither gets in the way of curl, Prometheus or the command line:
+//! The admin listener is usually on loopback and asks for no token, so a browser on the same machine is the way in for a stranger.
+//! Two rules close it, and neither gets in the way of curl, Prometheus or the command line:
 //!
 //! 1. **`Host` must be an IP address, `localhost` or a configured name.** A page that has its own name resolved to 127.0.0.1 (DNS
-//!    rebinding) still sends its own name. Applies to every request; a request without `Host` (HTTP/1.0) is no browser's.
+//!    rebinding) still sends its own name. Applies to every request, unless tokens are required: a page knows none, and the machine may
+//!    then be called by any name. A request without `Host` (HTTP/1.0) is no browser's.
 //! 2. **What changes something must not come from another site.** Browsers put `Origin` on every cross-site POST and DELETE, so
 //!    an `Origin` that is not this very host is refused, and so is a `Sec-Fetch-Site` other than `same-origin` and `none`.
 
@@ -15,10 +16,10 @@ use http::{HeaderMap, Method, StatusCode};
 
 use super::problem::Problem;
 
-/// Let a request pass, or say why not. `names` are further host names of the admin listener.
-pub(super) fn check(method: &Method, headers: &HeaderMap, names: &[String]) -> Result<(), Problem> {
+/// Let a request pass, or say why not. `names` are further host names of the admin listener; with `tokens` it requires them.
+pub(super) fn check(method: &Method, headers: &HeaderMap, names: &[String], tokens: bool) -> Result<(), Problem> {
     let host = text(headers, HOST.as_str());
-    if headers.contains_key(HOST) && !host.is_some_and(|host| ours(host, names)) {
+    if !tokens && headers.contains_key(HOST) && !host.is_some_and(|host| ours(host, names)) {
         return Err(Problem::new(
             StatusCode::MISDIRECTED_REQUEST,
             "the admin listener answers to an IP address or localhost, not to this host name",
@@ -68,7 +69,7 @@ mod tests {
         for (name, value) in fields {
             headers.insert(*name, HeaderValue::from_static(value));
         }
-        check(method, &headers, &["box.example".to_owned()]).err().map(|p| p.status().as_u16())
+        check(method, &headers, &["box.example".to_owned()], false).err().map(|p| p.status().as_u16())
     }
 
     #[test]
@@ -82,6 +83,16 @@ mod tests {
             assert_eq!(asked(&Method::GET, &[("host", bad)]), Some(421), "{bad}");
         }
         assert_eq!(asked(&Method::GET, &[]), None, "HTTP/1.0 has no host");
+    }
+
+    #[test]
+    fn where_tokens_are_required_the_machine_may_have_any_name_and_pages_still_change_nothing() {
+        let by_name = HeaderMap::from_iter([(HOST, HeaderValue::from_static("box.lan:9780"))]);
+        assert_eq!(check(&Method::GET, &by_name, &[], true), Ok(()));
+        assert!(check(&Method::GET, &by_name, &[], false).is_err());
+        let mut from_page = by_name;
+        from_page.insert(ORIGIN, HeaderValue::from_static("https://evil.example"));
+        assert!(check(&Method::POST, &from_page, &[], true).is_err());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use http::{HeaderValue, StatusCode};
 use super::Shared;
 use super::problem::{Answer, answer};
 use super::sources::{self, Listed};
-use super::status::Status;
+use super::status::{Certificate, Status};
 use super::stock::{sum_text, when};
 use crate::time;
 
@@ -68,6 +68,7 @@ fn html(status: &Status, warehouses: &[[String; 7]], sources: &[Listed]) -> Stri
         status.dead_letters,
         status.fetch_tasks,
     );
+    certificate(&mut page, &status.certificate);
     let heads = ["Warehouse", "Units", "In stock", "Out", "Low", "Negative", "Last change"];
     table(&mut page, &heads, 1..6, warehouses.iter().map(|row| row.iter().map(String::as_str).collect()));
     let rows: Vec<[String; 4]> = sources
@@ -93,6 +94,16 @@ fn html(status: &Status, warehouses: &[[String; 7]], sources: &[Listed]) -> Stri
     }
     page.push_str("</p>\n</html>\n");
     page
+}
+
+/// Until when the certificate is good, and what is wrong with the next one.
+fn certificate(page: &mut String, certificate: &Certificate) {
+    write!(page, "<p>Certificate until {}.", escape(&certificate.not_after)).expect("writing into a String does not fail");
+    let acme = certificate.acme.as_ref().and_then(|acme| acme.last_failure.as_ref()).map(|failure| &failure.message);
+    for why in [certificate.refused.as_ref(), acme].into_iter().flatten() {
+        write!(page, " <b class=\"bad\">{}</b>", escape(why)).expect("writing into a String does not fail");
+    }
+    page.push_str("</p>\n");
 }
 
 fn table<'a>(page: &mut String, heads: &[&str], numbers: std::ops::Range<usize>, rows: impl Iterator<Item = Vec<&'a str>>) {

@@ -10,20 +10,23 @@
 //! - **Numbers are exact.** Quantities are JSON numbers with all their digits; `null` with `state` says that there is none. Times
 //!   are RFC 3339 in UTC. Errors are problem documents (RFC 9457) whose `detail` says what to do.
 //!
-//! The listener is loopback only and asks for no password; what keeps web pages out is in [`guard`].
+//! On loopback it speaks plain HTTP and asks for no token unless it is told to; where other machines reach it, it has TLS and tokens
+//! ([`access`]). What keeps web pages out is in [`guard`].
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use http::{HeaderMap, Method, StatusCode};
 use metrics_exporter_prometheus::PrometheusHandle;
 
+mod access;
 mod admin;
 mod backup;
 mod dead;
+mod drift;
 mod explain;
 mod guard;
 mod health;
@@ -40,10 +43,16 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
+pub use access::Access;
 pub use health::Health;
 
+use access::Need;
+
+use crate::metrics::FlowCounters;
+use crate::net::acme::Standing;
 use crate::net::body::Body;
 use crate::net::serve::{Handler, Incoming, Outgoing};
+use crate::net::tls::Identity;
 use crate::store::journal::{Appender, Journal};
 use crate::store::state::State;
 use crate::time::{self, Timestamp};
@@ -68,6 +77,12 @@ pub struct Context {
     pub actions: Arc<dyn Actions>,
     /// Host names of the admin listener, besides IP addresses and `localhost` (see [`guard`]).
     pub names: Vec<String>,
+    /// The tokens.
+    pub access: Access,
+    /// The public listener's certificate.
+    pub identity: Arc<Identity>,
+    /// How it stands with ACME.
+    pub acme: Arc<Standing>,
 }
 
 /// A configured source, as it is shown. No secret.
@@ -109,6 +124,7 @@ enum Operation {
     Level,
     Explain,
     Warehouses,
+    Drift,
     Sources,
     DeadLetters,
     DeadLetter,
@@ -130,38 +146,46 @@ struct Route {
     path: &'static str,
     /// The query parameters that it takes.
     params: &'static [&'static str],
+    need: Need,
     operation: Operation,
 }
 
-const fn route(method: Method, path: &'static str, params: &'static [&'static str], operation: Operation) -> Route {
-    Route { method, path, params, operation }
+const fn route(
+    method: Method,
+    path: &'static str,
+    params: &'static [&'static str],
+    need: Need,
+    operation: Operation,
+) -> Route {
+    Route { method, path, params, need, operation }
 }
 
 /// Every resource. `openapi.json` describes each of them; a test holds the two together.
 const ROUTES: &[Route] = &[
-    route(Method::GET, "/", &[], Operation::Home),
-    route(Method::GET, "/livez", &[], Operation::Live),
-    route(Method::GET, "/readyz", &["verbose"], Operation::Ready),
-    route(Method::GET, "/healthz", &["verbose"], Operation::Ready),
-    route(Method::GET, "/metrics", &[], Operation::Metrics),
-    route(Method::GET, "/api/v1/openapi.json", &[], Operation::OpenApi),
-    route(Method::GET, "/api/v1/status", &[], Operation::Status),
-    route(Method::GET, "/api/v1/stock", &["warehouse", "sku", "prefix", "limit", "after"], Operation::Stock),
-    route(Method::GET, "/api/v1/stock/{warehouse}/{sku}", &[], Operation::Level),
-    route(Method::GET, "/api/v1/explain/{warehouse}/{sku}", &["limit"], Operation::Explain),
-    route(Method::GET, "/api/v1/warehouses", &[], Operation::Warehouses),
-    route(Method::GET, "/api/v1/sources", &[], Operation::Sources),
-    route(Method::GET, "/api/v1/dead-letters", &["cause", "limit", "after"], Operation::DeadLetters),
-    route(Method::GET, "/api/v1/dead-letters/{id}", &[], Operation::DeadLetter),
-    route(Method::DELETE, "/api/v1/dead-letters/{id}", &[], Operation::DropDead),
-    route(Method::POST, "/api/v1/dead-letters/{id}/retry", &[], Operation::RetryDead),
-    route(Method::POST, "/api/v1/map/item", &[], Operation::MapItem),
-    route(Method::POST, "/api/v1/map/location", &[], Operation::MapLocation),
-    route(Method::POST, "/api/v1/reload", &[], Operation::Reload),
-    route(Method::GET, "/api/v1/verify", &[], Operation::Verify),
-    route(Method::POST, "/api/v1/backup", &[], Operation::BeginBackup),
-    route(Method::GET, "/api/v1/backup/tables", &["backup", "after"], Operation::BackupTables),
-    route(Method::GET, "/api/v1/backup/log/{log}", &["from"], Operation::BackupLog),
+    route(Method::GET, "/", &[], Need::Read, Operation::Home),
+    route(Method::GET, "/livez", &[], Need::Nothing, Operation::Live),
+    route(Method::GET, "/readyz", &["verbose"], Need::Nothing, Operation::Ready),
+    route(Method::GET, "/healthz", &["verbose"], Need::Nothing, Operation::Ready),
+    route(Method::GET, "/metrics", &[], Need::Read, Operation::Metrics),
+    route(Method::GET, "/api/v1/openapi.json", &[], Need::Read, Operation::OpenApi),
+    route(Method::GET, "/api/v1/status", &[], Need::Read, Operation::Status),
+    route(Method::GET, "/api/v1/stock", &["warehouse", "sku", "prefix", "limit", "after"], Need::Read, Operation::Stock),
+    route(Method::GET, "/api/v1/stock/{warehouse}/{sku}", &[], Need::Read, Operation::Level),
+    route(Method::GET, "/api/v1/explain/{warehouse}/{sku}", &["limit"], Need::Read, Operation::Explain),
+    route(Method::GET, "/api/v1/warehouses", &[], Need::Read, Operation::Warehouses),
+    route(Method::GET, "/api/v1/drift", &["limit", "after"], Need::Read, Operation::Drift),
+    route(Method::GET, "/api/v1/sources", &[], Need::Read, Operation::Sources),
+    route(Method::GET, "/api/v1/dead-letters", &["cause", "limit", "after"], Need::Read, Operation::DeadLetters),
+    route(Method::GET, "/api/v1/dead-letters/{id}", &[], Need::Read, Operation::DeadLetter),
+    route(Method::DELETE, "/api/v1/dead-letters/{id}", &[], Need::Operator, Operation::DropDead),
+    route(Method::POST, "/api/v1/dead-letters/{id}/retry", &[], Need::Operator, Operation::RetryDead),
+    route(Method::POST, "/api/v1/map/item", &[], Need::Operator, Operation::MapItem),
+    route(Method::POST, "/api/v1/map/location", &[], Need::Operator, Operation::MapLocation),
+    route(Method::POST, "/api/v1/reload", &[], Need::Operator, Operation::Reload),
+    route(Method::GET, "/api/v1/verify", &[], Need::Read, Operation::Verify),
+    route(Method::POST, "/api/v1/backup", &[], Need::Deliveries, Operation::BeginBackup),
+    route(Method::GET, "/api/v1/backup/tables", &["backup", "after"], Need::Deliveries, Operation::BackupTables),
+    route(Method::GET, "/api/v1/backup/log/{log}", &["from"], Need::Deliveries, Operation::BackupLog),
 ];
 
 /// A request that found its route.
@@ -188,6 +212,10 @@ struct Shared {
     verifying: AtomicBool,
     /// The backup that reads tables.
     backup: backup::Slot,
+    /// The walk that looks for drift.
+    drift: Mutex<drift::Walk>,
+    /// What has flowed since the start.
+    flows: Mutex<FlowCounters>,
 }
 
 impl Shared {
@@ -250,7 +278,9 @@ impl Api {
     pub fn new(context: Context) -> Self {
         let (started, began) = (time::now(), time::instant());
         let (verifying, backup) = (AtomicBool::new(false), backup::Slot::default());
-        Self { shared: Arc::new(Shared { context, started, began, verifying, backup }) }
+        let flows = metrics_page::flows_from_now(&context.state.read().unwrap_or_else(PoisonError::into_inner)).into();
+        let drift = Mutex::default();
+        Self { shared: Arc::new(Shared { context, started, began, verifying, backup, drift, flows }) }
     }
 
     /// Let go of what clients have left behind; to be called every few seconds.
@@ -259,8 +289,10 @@ impl Api {
     }
 
     async fn answer(&self, request: Incoming) -> Answer {
-        guard::check(&request.method, &request.headers, &self.shared.context.names)?;
+        let context = &self.shared.context;
+        guard::check(&request.method, &request.headers, &context.names, context.access.is_required())?;
         let (route, segments) = find(&request.method, &request.path)?;
+        context.access.check(&request, route.need)?;
         let params = Params::parse(&request.query)?;
         if route.path.starts_with("/api/") {
             params.only(route.params)?;
@@ -278,6 +310,7 @@ impl Api {
             Operation::Level => stock::one(shared, &call).await,
             Operation::Explain => explain::explain(shared, &call).await,
             Operation::Warehouses => stock::warehouses(shared).await,
+            Operation::Drift => drift::list(shared, &call).await,
             Operation::Sources => sources::list(shared).await,
             Operation::DeadLetters => dead::list(shared, &call).await,
             Operation::DeadLetter => dead::show(shared, &call).await,

@@ -8,6 +8,8 @@ use serde::Serialize;
 
 use super::problem::{Answer, json};
 use super::{Context, Shared, health};
+use crate::net::acme::{LastFailure, Report, Standing};
+use crate::net::tls::Identity;
 use crate::store::codec::decode_record;
 use crate::store::journal::{Journal, Lost};
 use crate::store::state::State;
@@ -70,6 +72,69 @@ pub(super) struct Ledger {
     link: String,
 }
 
+/// The public listener's certificate.
+#[derive(Serialize)]
+pub(super) struct Certificate {
+    /// SHA-256 of the leaf, as openssl prints it.
+    fingerprint: String,
+    self_made: bool,
+    not_before: String,
+    pub(super) not_after: String,
+    /// Share of its lifetime that is left.
+    remaining_ratio: f64,
+    /// Why the pair in the certificate's files is not in use.
+    pub(super) refused: Option<String>,
+    /// `None`: ACME is not configured.
+    pub(super) acme: Option<Acme>,
+}
+
+/// How it stands with ACME.
+#[derive(Serialize)]
+pub(super) struct Acme {
+    directory: String,
+    names: Vec<String>,
+    last_success: Option<String>,
+    next_attempt: Option<String>,
+    /// Attempts that failed since the last success.
+    failures: u32,
+    pub(super) last_failure: Option<AcmeFailure>,
+}
+
+#[derive(Serialize)]
+pub(super) struct AcmeFailure {
+    at: String,
+    reason: String,
+    pub(super) message: String,
+}
+
+impl Certificate {
+    fn of(identity: &Identity, acme: &Standing) -> Self {
+        Self {
+            fingerprint: identity.fingerprint(),
+            self_made: identity.self_made(),
+            not_before: identity.not_before().to_string(),
+            not_after: identity.not_after().to_string(),
+            remaining_ratio: identity.remaining(time::now()),
+            refused: identity.refused(),
+            acme: acme.get().map(Acme::from),
+        }
+    }
+}
+
+impl From<Report> for Acme {
+    fn from(report: Report) -> Self {
+        let failure = |LastFailure { at, reason, message }| AcmeFailure { at: at.to_string(), reason, message };
+        Self {
+            directory: report.directory,
+            names: report.names,
+            last_success: report.last_success.map(|at| at.to_string()),
+            next_attempt: report.next_attempt.map(|at| at.to_string()),
+            failures: report.failures,
+            last_failure: report.last_failure.map(failure),
+        }
+    }
+}
+
 #[derive(Serialize)]
 pub(super) struct Status {
     pub(super) version: &'static str,
@@ -86,6 +151,7 @@ pub(super) struct Status {
     pub(super) dead_letters: u64,
     pub(super) fetch_tasks: usize,
     deliveries_remembered: u64,
+    pub(super) certificate: Certificate,
 }
 
 /// How far the fold is behind: records, and the age of the oldest of them.
@@ -138,6 +204,7 @@ impl Status {
             dead_letters: state.dead_counts().values().sum(),
             fetch_tasks: state.tasks().len(),
             deliveries_remembered: state.deliveries_remembered(),
+            certificate: Certificate::of(&context.identity, &context.acme),
         }
     }
 }

@@ -100,7 +100,7 @@ pub(super) struct Said {
 }
 
 impl Said {
-    fn of(state: &State, report: &Report, position: &Position) -> Self {
+    pub(super) fn of(state: &State, report: &Report, position: &Position) -> Self {
         let value = report.value().ok();
         Self {
             source: state.meta.sources.name(report.source).to_owned(),

@@ -22,18 +22,24 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-pub use self::build::make_data_directory;
+pub use self::build::{make_data_directory, unusable};
 pub use self::manager::{Manager, Surroundings};
 
-use self::build::{api_sources, identity, infos, keep, routes, server_limits, share_items};
+use self::build::{
+    acme, admin_identity, api_sources, asked_authorities, certificate_files, http_01, http_01_limits, identity, infos, keep,
+    proxies, routes, server_limits, share_items,
+};
 use self::reload::{Core, FetchSources, Reloader, append_policy};
 use self::status::Teller;
-use crate::api::{Api, Context, Health, Reloaded};
+use crate::api::{Access, Api, Context, Health, Reloaded};
 use crate::config::{Checked, Loaded, Report, StoreConfig};
 use crate::limits::{DISK_LOOK_PERIOD, FOLD_STOP_TIMEOUT, JOURNAL_CACHE_BYTES, STOP_TIMEOUT};
+use crate::net::acme::Standing;
+use crate::net::acme::challenge::Http01;
 use crate::net::serve::{Limits as ServerLimits, Server};
 use crate::net::tls::TlsError;
 use crate::pipeline::apply::{Fold, FoldHandle};
+use crate::pipeline::certificate;
 use crate::pipeline::fetch::Fetcher;
 use crate::pipeline::ingest::Ingest;
 use crate::pipeline::retain;
@@ -60,7 +66,7 @@ pub enum StartError {
     Tls(TlsError),
     /// A listener cannot be bound.
     Bind {
-        /// `listen` or `admin`.
+        /// `listen`, `admin` or `tls.acme`.
         what: &'static str,
         /// Where.
         address: SocketAddr,
@@ -69,6 +75,8 @@ pub enum StartError {
     },
     /// A source's API settings cannot be used.
     Api(String),
+    /// A source's authority or list of revoked certificates cannot be used.
+    Clients(String),
     /// The journal does not take its first record.
     Journal(Refused),
     /// No thread could be started.
@@ -78,7 +86,12 @@ pub enum StartError {
 impl StartError {
     /// It is the configuration's fault (exit code 78), or needs a newer program; trying again changes nothing.
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Tls(_) | Self::Api(_) | Self::Store(StoreError::Newer { .. } | StoreError::Older { .. }))
+        let store = |error: &StoreError| matches!(error, StoreError::Newer { .. } | StoreError::Older { .. });
+        match self {
+            Self::Tls(_) | Self::Api(_) | Self::Clients(_) => true,
+            Self::Store(error) => store(error),
+            _ => false,
+        }
     }
 }
 
@@ -88,9 +101,10 @@ impl fmt::Display for StartError {
             Self::Store(error) => error.fmt(f),
             Self::Tls(error) => write!(f, "the certificate cannot be used: {error}"),
             Self::Bind { what, address, error } => {
-                write!(f, "cannot listen on {address} ([{what}].address): {error}")
+                let key = if *what == "tls.acme" { "http_address" } else { "address" };
+                write!(f, "cannot listen on {address} ([{what}].{key}): {error}")
             }
-            Self::DataDirectory(why) | Self::Api(why) => f.write_str(why),
+            Self::DataDirectory(why) | Self::Api(why) | Self::Clients(why) => f.write_str(why),
             Self::Journal(_) => f.write_str("the journal cannot be written: is the disk full?"),
             Self::Thread(error) => write!(f, "cannot start a thread: {error}"),
         }
@@ -118,6 +132,7 @@ pub type Reread = Box<dyn Fn() -> Result<Loaded, Report> + Send + Sync>;
 pub struct Gateway {
     public: SocketAddr,
     admin: SocketAddr,
+    admin_https: bool,
     core: Arc<Core>,
     fold: FoldHandle,
     stop: watch::Sender<bool>,
@@ -168,36 +183,63 @@ impl Gateway {
         }
         let identity = Arc::new(identity(&config)?);
         let sources = api_sources(&config)?;
+        let routes = routes(&config)?;
+        identity.ask_clients(asked_authorities(&routes))?;
+        let admin_identity = admin_identity(&config, &identity)?;
+        let ordered = acme(&config)?;
+        let answers_http_01 = http_01(&config);
+        let challenged = match answers_http_01 {
+            Some(address) => {
+                let bound = Server::bind("acme", address, None, http_01_limits()).await;
+                Some(bound.map_err(|error| StartError::Bind { what: "tls.acme", address, error })?)
+            }
+            None => None,
+        };
         let (tls, bounds) = (Some(Arc::clone(&identity)), server_limits(&config));
         let public = match passed.public {
             Some(socket) => Server::from_listener("public", socket, tls, bounds),
             None => Server::bind("public", config.listen, tls, bounds).await,
         };
         let public = public.map_err(|error| StartError::Bind { what: "listen", address: config.listen, error })?;
+        let public = match proxies(&config) {
+            Some(proxies) => public.asking().behind(proxies),
+            None => public.asking(),
+        };
+        let (tls, bounds) = (admin_identity.clone(), ServerLimits::default());
         let admin = match passed.admin {
-            Some(socket) => Server::from_listener("admin", socket, None, ServerLimits::default()),
-            None => Server::bind("admin", config.admin, None, ServerLimits::default()).await,
+            Some(socket) => Server::from_listener("admin", socket, tls, bounds),
+            None => Server::bind("admin", config.admin, tls, bounds).await,
         };
         let admin = admin.map_err(|error| StartError::Bind { what: "admin", address: config.admin, error })?;
 
+        let access = Access::new(&config.data_dir, config.admin_access.tokens_required);
+        let admin_https = admin_identity.is_some();
+        let admin_own = admin_identity.filter(|own| !Arc::ptr_eq(own, &identity));
         let health = Arc::new(Health::default());
         health.certificate_loaded(true);
         health.fold_alive(true);
         let (keep, keep_changes) = watch::channel(keep(&config));
         let (fetch, fetch_changes) = watch::channel(Arc::new(Mutex::new(sources)));
+        let (files, files_changes) = watch::channel(certificate_files(&config));
+        let (acme, acme_changes) = watch::channel(ordered);
+        let standing = Arc::new(Standing::default());
         let core = Arc::new(Core {
-            ingest: Arc::new(Ingest::new(routes(&config), appender.clone())),
+            ingest: Arc::new(Ingest::new(routes, appender.clone())),
             infos: Arc::new(RwLock::new(infos(&config))),
             running: Mutex::new((config, policy)),
             items,
             reloading: tokio::sync::Mutex::new(()),
             identity,
+            admin_own,
             appender: appender.clone(),
             state: Arc::clone(&state),
             journal: journal.clone(),
             health: Arc::clone(&health),
             keep,
             fetch,
+            files,
+            acme,
+            answers_http_01,
             reread,
             manager: Arc::clone(&manager),
             refused: AtomicBool::new(false),
@@ -212,6 +254,9 @@ impl Gateway {
             sources: Arc::clone(&core.infos),
             actions: Arc::new(Reloader(Arc::clone(&core))),
             names: Vec::new(),
+            access,
+            identity: Arc::clone(&core.identity),
+            acme: Arc::clone(&standing),
         }));
 
         let (stop, stopping) = watch::channel(false);
@@ -219,7 +264,12 @@ impl Gateway {
         let mut servers = JoinSet::new();
         servers.spawn(public.run(Arc::clone(&core.ingest), stopping.clone()));
         servers.spawn(admin.run(Arc::clone(&api), stopping.clone()));
+        if let Some(challenged) = challenged {
+            servers.spawn(challenged.run(Arc::new(Http01(core.identity.challenges())), stopping.clone()));
+        }
         let mut workers = JoinSet::new();
+        workers.spawn(certificate::watch::run(Arc::clone(&core.identity), files_changes));
+        workers.spawn(certificate::renew::run(Arc::clone(&core.identity), acme_changes, standing));
         let (durable, snapshots) = (handle.clone(), handle.clone());
         let folded = move || durable.durable_cursor();
         let snapshot = move || {
@@ -249,6 +299,7 @@ impl Gateway {
         Ok(Self {
             public: public_address,
             admin: admin_address,
+            admin_https,
             core,
             fold: handle,
             stop,
@@ -267,6 +318,11 @@ impl Gateway {
     /// Where the admin API is.
     pub fn admin_addr(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// The admin API speaks HTTPS.
+    pub fn admin_https(&self) -> bool {
+        self.admin_https
     }
 
     /// SHA-256 of the server certificate, as `openssl x509 -fingerprint -sha256` prints it.

@@ -1,6 +1,7 @@
 //! A new configuration for a running gateway: all of it, or none of it.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -9,12 +10,14 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::Reread;
-use super::build::{api_sources, infos, keep, routes, share_items};
+use super::build::{acme, api_sources, asked_authorities, certificate_files, http_01, infos, keep, routes, share_items};
 use super::manager::Manager;
 use crate::api::{Actions, Health, Reloaded, SourceInfo};
-use crate::config::{Checked, TlsChoice};
+use crate::config::{AdminTls, Checked, TlsChoice};
 use crate::limits::ITEM_PARTS_IN_FLIGHT;
 use crate::net::tls::Identity;
+use crate::pipeline::certificate::renew::Setting;
+use crate::pipeline::certificate::watch::Files;
 use crate::pipeline::fetch::FetchSource;
 use crate::pipeline::ingest::Ingest;
 use crate::pipeline::retain::Keep;
@@ -38,12 +41,20 @@ pub(super) struct Core {
     pub(super) items: ItemMaps,
     pub(super) reloading: tokio::sync::Mutex<()>,
     pub(super) identity: Arc<Identity>,
+    /// The admin listener's certificate, when it has one of its own.
+    pub(super) admin_own: Option<Arc<Identity>>,
     pub(super) appender: Appender,
     pub(super) state: SharedState,
     pub(super) journal: Journal,
     pub(super) health: Arc<Health>,
     pub(super) keep: watch::Sender<Keep>,
     pub(super) fetch: watch::Sender<FetchSources>,
+    /// The certificate's files that are watched.
+    pub(super) files: watch::Sender<Option<Files>>,
+    /// What is asked of an ACME server.
+    pub(super) acme: watch::Sender<Option<Arc<Setting>>>,
+    /// Where HTTP-01 is answered since the start.
+    pub(super) answers_http_01: Option<SocketAddr>,
     pub(super) reread: Reread,
     pub(super) manager: Arc<Manager>,
     /// The last reload was refused.
@@ -113,20 +124,37 @@ impl Core {
             (self.reread)().map_err(|report| report.problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         share_items(&mut config, &self.items);
         let sources = api_sources(&config).map_err(|error| vec![error.to_string()])?;
+        let routes = routes(&config).map_err(|error| vec![error.to_string()])?;
+        let ordered = acme(&config).map_err(|error| vec![error.to_string()])?;
         let policy = config.policy.to_canonical();
         let (old, old_policy) = self.running.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let TlsChoice::Files { certificate_pem, key_pem, .. } = &config.tls {
             self.identity.swap(certificate_pem, key_pem.expose()).map_err(|error| vec![format!("[tls]: {error}")])?;
         }
+        if let (Some(own), AdminTls::Own(TlsChoice::Files { certificate_pem, key_pem, .. })) =
+            (&self.admin_own, &config.admin_access.tls)
+        {
+            own.swap(certificate_pem, key_pem.expose()).map_err(|error| vec![format!("[admin]: {error}")])?;
+        }
         if policy != old_policy {
             let appended = append_policy(&self.appender, &config, &old_policy).await;
             appended.map_err(|_| vec!["the journal cannot take the new configuration now; try again".to_owned()])?;
         }
-        self.ingest.replace(routes(&config));
+        self.identity.ask_clients(asked_authorities(&routes)).map_err(|error| vec![format!("[tls]: {error}")])?;
+        self.ingest.replace(routes);
         *self.infos.write().unwrap_or_else(PoisonError::into_inner) = infos(&config);
         self.keep.send_replace(keep(&config));
         self.fetch.send_replace(Arc::new(Mutex::new(sources)));
-        let later = needs_restart(&old, &config);
+        self.files.send_replace(certificate_files(&config));
+        // a challenge that no listener answers would only fail
+        let answered = http_01(&config).is_none_or(|address| self.answers_http_01 == Some(address));
+        if answered {
+            self.acme.send_replace(ordered);
+        }
+        let mut later = needs_restart(&old, &config);
+        if !answered {
+            later.push("[tls.acme]");
+        }
         let mut said = format!("{} sources in force", config.sources.len());
         if !later.is_empty() {
             said = format!("{said}; {} take effect at the next start", later.join(", "));
@@ -147,14 +175,15 @@ fn needs_restart(old: &Checked, new: &Checked) -> Vec<&'static str> {
             later.push(name);
         }
     };
-    compare("[listen]", old.listen != new.listen);
-    compare("[admin]", old.admin != new.admin);
+    compare("[listen]", (old.listen, &old.proxies) != (new.listen, &new.proxies));
+    let form = |config: &Checked| (std::mem::discriminant(&config.admin_access.tls), config.admin_access.tokens_required);
+    compare("[admin]", old.admin != new.admin || form(old) != form(new));
     compare("[data]", old.data_dir != new.data_dir);
     compare("[limits]", old.limits != new.limits);
     compare("[store]", old.store != new.store);
     compare("[log]", old.log != new.log);
-    let own = |tls: &TlsChoice| matches!(tls, TlsChoice::Files { .. });
-    compare("[tls]", own(&old.tls) && !own(&new.tls));
+    let made = |tls: &TlsChoice| matches!(tls, TlsChoice::SelfMade { .. });
+    compare("[tls]", !made(&old.tls) && made(&new.tls));
     later
 }
 

@@ -1,11 +1,11 @@
 //! `stockgate check`: is a configuration good, and what would it do?
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::output::print;
 use super::{code, environment};
-use crate::config::{self, Checked, Overrides, Report, SourceConfig, TlsChoice};
+use crate::config::{self, AcmeChallenge, AdminTls, Checked, Overrides, Report, SourceConfig, TlsChoice};
 use crate::types::Secret;
 
 /// Check a configuration: every problem with its line, or what it would do.
@@ -40,7 +40,11 @@ pub(super) fn run(args: &Args) -> ExitCode {
             for warning in warnings.iter().filter(|_| args.config.is_some()) {
                 eprintln!("warning: {warning}");
             }
-            print(&render(&checked))
+            if let Some(error) = crate::app::unusable(&checked) {
+                eprintln!("{error}\n1 problem: not usable");
+                return ExitCode::from(code::CONFIGURATION);
+            }
+            print(&(render(&checked) + &read_from(args.config.as_deref())))
         }
         Err(report) => {
             eprint!("{}", refusal(&report));
@@ -74,12 +78,21 @@ pub(super) fn render(checked: &Checked) -> String {
     let certificate = match &checked.tls {
         TlsChoice::SelfMade { names } => format!("a self-made certificate for {}", names.join(", ")),
         TlsChoice::Files { certificate, .. } => format!("the certificate {}", certificate.display()),
+        TlsChoice::Acme { acme, .. } => format!("a certificate for {} from ACME", acme.names.join(", ")),
     };
     let mut lines = vec![
         format!("take deliveries at https://{} with {certificate}", checked.listen),
-        format!("answer its operator at http://{}", checked.admin),
+        format!("answer its operator at {}", admin(checked)),
         format!("keep its data in {}", checked.data_dir.display()),
     ];
+    if let TlsChoice::Acme { acme, .. } = &checked.tls {
+        let answered = match acme.challenge {
+            AcmeChallenge::TlsAlpn01 => "there".to_owned(),
+            AcmeChallenge::Http01 { address } => format!("at http://{address}"),
+        };
+        let challenge = acme.challenge.as_str();
+        lines.push(format!("order that certificate from {} and answer {challenge} {answered}", acme.directory));
+    }
     lines.extend(checked.sources.iter().map(source));
     if checked.sources.is_empty() {
         lines.push("take nothing in: no source is configured".to_owned());
@@ -90,15 +103,38 @@ pub(super) fn render(checked: &Checked) -> String {
     out
 }
 
+fn admin(checked: &Checked) -> String {
+    let access = &checked.admin_access;
+    let (scheme, with) = match &access.tls {
+        AdminTls::Off => ("http", ""),
+        AdminTls::Public => ("https", " with the same certificate"),
+        AdminTls::Own(_) => ("https", " with a certificate of its own"),
+    };
+    let tokens = if access.tokens_required { ", for tokens only" } else { "" };
+    format!("{scheme}://{}{with}{tokens}", checked.admin)
+}
+
+/// The files that the configuration was read from, when there is more than the one that was named.
+fn read_from(file: Option<&Path>) -> String {
+    let drop_ins = file.and_then(|file| config::drop_ins(file).ok()).unwrap_or_default();
+    drop_ins.iter().map(|file| format!("#   follow {}\n", file.display())).collect()
+}
+
 fn source(source: &SourceConfig) -> String {
     let token = if source.token.is_some() { "/***" } else { "" };
     let proof = if source.adapter.signed() { "signed" } else { "not signed by the platform" };
+    let certified = if source.clients.is_some() { ", from clients with a certificate" } else { "" };
     let mut warehouses: Vec<&str> =
         source.warehouse.iter().chain(source.locations.values()).map(crate::types::WarehouseId::as_str).collect();
     warehouses.sort_unstable();
     warehouses.dedup();
     let asked = source.api.as_ref().map(|api| format!(", ask {}", host(&api.base_url))).unwrap_or_default();
-    format!("take {} ({proof}) at /in/{}{token} for {}{asked}", source.kind.name, source.id, warehouses.join(", "))
+    format!(
+        "take {} ({proof}{certified}) at /in/{}{token} for {}{asked}",
+        source.kind.name,
+        source.id,
+        warehouses.join(", ")
+    )
 }
 
 /// Scheme and host of a base URL: its path may hold a token.

@@ -6,15 +6,17 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{Method, Request, StatusCode};
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
+use super::known::Known;
 use super::{code, environment, output};
 use crate::config;
 use crate::net::client::{Alpn, BaseUrl, Client as HttpClient, ClientError, Limits, Trust};
+use crate::net::tls::{Certificate, certificates};
 
 /// Where the admin API is when nobody says.
 const DEFAULT: &str = "http://127.0.0.1:9780";
@@ -34,6 +36,15 @@ pub(super) struct Reach {
     /// Configuration file of the gateway, to take the address of its admin API from
     #[arg(long, value_name = "FILE", global = true, conflicts_with = "admin")]
     config: Option<PathBuf>,
+    /// File with a token for the admin API (`stockgate token`) [default: $STOCKGATE_TOKEN_FILE]
+    #[arg(long, value_name = "FILE", global = true)]
+    token_file: Option<PathBuf>,
+    /// PEM of the authority, or the certificate itself, to trust at https:// [default: $STOCKGATE_CA_FILE, or the system's]
+    #[arg(long, value_name = "FILE", global = true)]
+    ca_file: Option<PathBuf>,
+    /// Whom to trust when nothing is said.
+    #[arg(skip)]
+    trust: Option<Trust>,
 }
 
 /// Why a command ends without success: one sentence that says what to do, and the exit code.
@@ -68,19 +79,56 @@ pub(super) fn finish(result: Result<ExitCode, Failure>) -> ExitCode {
 }
 
 impl Reach {
-    /// At this address.
-    pub(super) fn at(admin: String) -> Self {
-        Self { admin: Some(admin), config: None }
+    /// At this address, trusting this one when it is https.
+    pub(super) fn at(admin: String, trust: Option<Trust>) -> Self {
+        Self { admin: Some(admin), trust, ..Self::default() }
     }
 
-    fn base(&self) -> Result<BaseUrl, Failure> {
-        let (text, from) = match (&self.admin, &self.config) {
+    /// Where it is, and whom to trust there.
+    fn base(&self) -> Result<(BaseUrl, Trust), Failure> {
+        let known = self.config.as_deref().map(Known::read).transpose()?;
+        let (text, from) = match (&self.admin, &known) {
             (Some(text), _) => (with_scheme(text), "--admin"),
-            (None, Some(file)) => (with_scheme(&address_in(file)?), "[admin].address"),
+            (None, Some(known)) => (with_scheme(&known.admin()?.unwrap_or_else(|| DEFAULT.to_owned())), "[admin].address"),
             (None, None) => (DEFAULT.to_owned(), "--admin"),
         };
-        BaseUrl::parse(&text).map_err(|error| Failure::new(code::CONFIGURATION, format!("{from} `{text}`: {error}")))
+        let base =
+            BaseUrl::parse(&text).map_err(|error| Failure::new(code::CONFIGURATION, format!("{from} `{text}`: {error}")))?;
+        let ca_file = self.ca_file.clone().or_else(|| file_in("STOCKGATE_CA_FILE"));
+        let trust = if !base.is_https() {
+            // plain HTTP to this machine needs no roots; asking for them would fail where none are installed
+            Trust::Fingerprint([0; 32])
+        } else if let Some(file) = ca_file {
+            Trust::Roots(authorities(&file)?)
+        } else {
+            self.trust.clone().or_else(|| known.and_then(|known| known.trust())).unwrap_or(Trust::SystemRoots)
+        };
+        Ok((base, trust))
     }
+
+    /// What proves who we are.
+    fn authorization(&self) -> Result<Option<HeaderValue>, Failure> {
+        let Some(file) = self.token_file.clone().or_else(|| file_in("STOCKGATE_TOKEN_FILE")) else { return Ok(None) };
+        let bad = |why: &str| Failure::new(code::CONFIGURATION, format!("{} {why}", file.display()));
+        let token = config::read_secret(&file).map_err(|why| Failure::new(code::CONFIGURATION, why))?;
+        let text = token.expose_str().map(str::trim).filter(|text| !text.is_empty());
+        let text = text.ok_or_else(|| bad("holds no token"))?;
+        let mut value =
+            HeaderValue::try_from(format!("Bearer {text}")).map_err(|_| bad("holds something else than one token"))?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+}
+
+/// The path that a variable of the environment holds.
+fn file_in(variable: &str) -> Option<PathBuf> {
+    environment(variable).filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+fn authorities(file: &Path) -> Result<Vec<Certificate>, Failure> {
+    let bad = |why: String| Failure::new(code::CONFIGURATION, format!("{}: {why}", file.display()));
+    let pem = std::fs::read(file).map_err(|error| bad(format!("cannot be read: {error}")))?;
+    certificates(&pem).map_err(|error| bad(error.to_string()))
 }
 
 /// `127.0.0.1:9780` is meant as a URL, too.
@@ -88,32 +136,11 @@ fn with_scheme(text: &str) -> String {
     if text.contains("://") { text.to_owned() } else { format!("http://{text}") }
 }
 
-/// The admin address of a configuration, without checking the rest of it: who may ask the gateway need not be allowed to
-/// read its secrets.
-fn address_in(file: &Path) -> Result<String, Failure> {
-    const KEY: &str = "admin.address";
-    if let Some(address) = environment(&config::variable(KEY)) {
-        return Ok(address);
-    }
-    let bad = |why: String| Failure::new(code::CONFIGURATION, format!("{}: {why}", file.display()));
-    let text = std::fs::read_to_string(file).map_err(|error| bad(format!("cannot be read: {error}")))?;
-    address_of(&text).map_err(bad)
-}
-
-/// The admin address in a configuration's text, or the default.
-pub(super) fn address_of(text: &str) -> Result<String, String> {
-    let table: toml::Table = text.parse().map_err(|_| "is not TOML; `stockgate check --config` says where".to_owned())?;
-    match table.get("admin").and_then(|admin| admin.get("address")) {
-        None => Ok(DEFAULT.to_owned()),
-        Some(toml::Value::String(address)) => Ok(address.clone()),
-        Some(_) => Err("admin.address is not text; `stockgate check --config` says more".to_owned()),
-    }
-}
-
 /// The admin API of a running gateway.
 pub(super) struct Client {
     base: BaseUrl,
     http: HttpClient,
+    authorization: Option<HeaderValue>,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -125,9 +152,8 @@ impl Client {
 
     /// The same, with less patience for a whole answer.
     pub(super) fn within(reach: &Reach, total: Duration) -> Result<Self, Failure> {
-        let base = reach.base()?;
-        // plain HTTP to this machine needs no roots; asking for them would fail where none are installed
-        let trust = if base.is_https() { Trust::SystemRoots } else { Trust::Fingerprint([0; 32]) };
+        let (base, trust) = reach.base()?;
+        let authorization = reach.authorization()?;
         let limits = Limits { connect: CONNECT, total, body_bytes: ANSWER_MAX_BYTES };
         let http = HttpClient::with(trust, Alpn::Http1, limits, false)
             .map_err(|error| Failure::new(code::FAILURE, error.to_string()))?;
@@ -135,7 +161,7 @@ impl Client {
             .enable_all()
             .build()
             .map_err(|error| Failure::new(code::TRY_AGAIN, format!("cannot start: {error}")))?;
-        Ok(Self { base, http, runtime })
+        Ok(Self { base, http, authorization, runtime })
     }
 
     /// Ask for JSON.
@@ -163,7 +189,11 @@ impl Client {
 
     fn exchange(&self, method: Method, target: &str, body: Bytes) -> Result<(StatusCode, Bytes), Failure> {
         let request = Request::builder().method(method).uri(target).header(CONTENT_TYPE, "application/json").body(body);
-        let request = request.map_err(|error| Failure::new(code::FAILURE, format!("cannot ask for {target}: {error}")))?;
+        let mut request =
+            request.map_err(|error| Failure::new(code::FAILURE, format!("cannot ask for {target}: {error}")))?;
+        if let Some(authorization) = &self.authorization {
+            request.headers_mut().insert(AUTHORIZATION, authorization.clone());
+        }
         let answer = self
             .runtime
             .block_on(self.http.send(&self.base, request))

@@ -15,7 +15,9 @@ mod completions;
 mod dead;
 mod demo;
 mod doctor;
+mod drift;
 mod explain;
+mod known;
 mod logging;
 mod man;
 mod output;
@@ -26,6 +28,7 @@ mod send;
 mod serve;
 mod sources;
 mod stock;
+mod token;
 mod verify;
 mod warehouses;
 
@@ -73,6 +76,7 @@ commands! {
     Stock(stock),
     Warehouses(warehouses),
     Explain(explain),
+    Drift(drift),
     Sources(sources),
     Dead(dead),
     Verify(verify),
@@ -81,6 +85,7 @@ commands! {
     Restore(restore),
     Doctor(doctor),
     Reload(reload),
+    Token(token),
     Completions(completions),
     Man(man),
 }

@@ -17,6 +17,7 @@ use crate::config::{self, Checked, Overrides, SourceConfig, TlsChoice};
 use crate::limits;
 use crate::net::client::{Alpn, BaseUrl, Client, ClientError, Trust, parse_fingerprint};
 use crate::net::tls::{certificates, fingerprint_of};
+use crate::pipeline::certificate::kept::Kept;
 use crate::simulator::sign::{SenderSettings, Signed, sign};
 use crate::time::{self, Timestamp};
 use crate::types::{HeaderList, Message, Observation, Place, Secret, closest};
@@ -220,7 +221,12 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
 fn own_certificate(checked: &Checked) -> Result<[u8; 32], Failed> {
     let pem = match &checked.tls {
         TlsChoice::Files { certificate_pem, .. } => certificate_pem.to_vec(),
-        TlsChoice::SelfMade { .. } => {
+        TlsChoice::Acme { .. } if Kept::in_data(&checked.data_dir).certificate_path().exists() => {
+            let kept = Kept::in_data(&checked.data_dir).certificate();
+            let kept = kept.map_err(|error| Failed(UNAVAILABLE, format!("the gateway's certificate: {error}")))?;
+            kept.unwrap_or_default()
+        }
+        TlsChoice::SelfMade { .. } | TlsChoice::Acme { .. } => {
             let path = checked.data_dir.join(CERTIFICATE_FILE);
             std::fs::read(&path).map_err(|error| {
                 let hint = "start the gateway, or give its --data directory or the server's --pin";

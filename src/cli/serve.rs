@@ -44,7 +44,7 @@ pub(super) struct Args {
     /// Public address (TLS), such as 0.0.0.0:8443
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
-    /// Admin address (plain HTTP, this machine only), such as 127.0.0.1:9780
+    /// Admin address, such as 127.0.0.1:9780; one that other machines reach needs TLS and tokens, see admin.tls
     #[arg(long, value_name = "ADDRESS:PORT")]
     admin: Option<String>,
 }
@@ -266,7 +266,8 @@ fn exit_code(error: &StartError) -> ExitCode {
 /// What a person reads after the start.
 fn welcome(gateway: &Gateway, args: &Args, data: &Path, made: Option<&Made>) -> String {
     let (public, admin) = (gateway.public_addr(), gateway.admin_addr());
-    let mut text = format!("listening on https://{public}\nadmin on http://{admin}\n");
+    let scheme = if gateway.admin_https() { "https" } else { "http" };
+    let mut text = format!("listening on https://{public}\nadmin on {scheme}://{admin}\n");
     if gateway.self_made_certificate() {
         text.push_str(&format!("certificate self-made, SHA-256 {}\n", gateway.fingerprint()));
     }
@@ -278,7 +279,7 @@ fn welcome(gateway: &Gateway, args: &Args, data: &Path, made: Option<&Made>) -> 
     );
     let data_flag = args.data.as_ref().map(|_| format!(" --data {}", quoted(data))).unwrap_or_default();
     let to_flag = if to.port() == 8443 { String::new() } else { format!(" --to https://{to}") };
-    let admin_flag = if admin.port() == 9780 { String::new() } else { format!(" --admin http://{admin}") };
+    let admin_flag = if admin.port() == 9780 { String::new() } else { format!(" --admin {scheme}://{admin}") };
     let (age, path) = (if made.new { "made now" } else { "made at the first start" }, made.secret_path.display());
     text.push_str(&format!(
         "\nno configuration given, so there is one source, `generic`, for the warehouse `main`.\n\

@@ -2,10 +2,11 @@
 
 use http::StatusCode;
 
-use super::client::{Failure, address_of, encoded, refused, target};
+use super::client::{Failure, encoded, refused, target};
 use super::completions::{Shell, script};
+use super::known::Known;
 use super::output::{Align, aligned, clean, shortened, size, table};
-use super::{check, code, command, dead, explain, man, sources, stock, verify, warehouses};
+use super::{check, code, command, dead, drift, explain, man, sources, stock, verify, warehouses};
 use crate::config::{self, Overrides};
 use crate::stock::level::Value;
 use crate::stock::level::{Incoming, Outcome, Position};
@@ -27,12 +28,13 @@ fn the_command_line_is_consistent() {
 fn every_command_has_a_page_and_is_completed() {
     let pages = man::pages().expect("writes into memory");
     for name in command().get_subcommands().map(clap::Command::get_name) {
-        assert!(pages.contains(&format!(".TH stockgate-{name} ")), "{name}");
+        let page = pages.iter().find(|page| page.file == format!("stockgate-{name}.1"));
+        assert!(page.is_some_and(|page| page.roff.contains(&format!(".TH stockgate-{name} "))), "{name}");
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             assert!(script(shell).contains(name), "{name} {shell:?}");
         }
     }
-    assert!(pages.contains(".TH stockgate-dead-retry "), "subcommands of subcommands, too");
+    assert!(pages.iter().any(|page| page.file == "stockgate-dead-retry.1"), "subcommands of subcommands, too");
 }
 
 #[test]
@@ -122,6 +124,25 @@ WAREHOUSE      UNITS  IN STOCK  OUT  LOW  NEGATIVE  UNTRACKED  IN TODAY  OUT TOD
 main       51.500001         2    0    1         0          1         9        6.5  never
 ";
     assert_eq!(warehouses::render(&list), expected);
+}
+
+#[test]
+fn drift_is_a_table_with_a_line_for_each_number_that_differs() {
+    let said = |source: &str, state: &str, quantity: &str| {
+        format!(r#"{{"source":"{source}","state":"{state}","quantity":{quantity},"heard":"2026-11-21T03:00:43Z"}}"#)
+    };
+    let page = read(&format!(
+        r#"{{"drift":[{{"warehouse":"hub","sku":"A-1","counts":{},"others":[{},{}]}}],"next":null}}"#,
+        said("crm", "tracked", "5.5"),
+        said("shop", "tracked", "12"),
+        said("till", "untracked", "null")
+    ));
+    let expected = "\
+WAREHOUSE  SKU  IN FORCE  BY     DIFFERS  AT    HEARD
+hub        A-1       5.5  crm         12  shop  2026-11-21T03:00:43Z
+hub        A-1       5.5  crm  untracked  till  2026-11-21T03:00:43Z
+";
+    assert_eq!(drift::render(&page), expected);
 }
 
 #[test]
@@ -249,13 +270,16 @@ fn names_survive_a_request_target() {
 #[test]
 fn the_admin_address_is_read_from_a_configuration_with_unreadable_secrets() {
     let text = "[admin]\naddress = \"127.0.0.1:9999\"\n[source.shop]\nsecret_file = \"/nonexistent/secret\"\n";
-    assert_eq!(address_of(text), Ok("127.0.0.1:9999".to_owned()));
-    assert_eq!(address_of(""), Ok("http://127.0.0.1:9780".to_owned()));
+    let admin = |text: &str| Known::of(text).expect("TOML").admin().map_err(|failure| failure.message);
+    assert_eq!(admin(text), Ok(Some("127.0.0.1:9999".to_owned())));
+    assert_eq!(admin(""), Ok(None));
     assert_eq!(
-        address_of("[admin]\naddress = 9780\n"),
-        Err("admin.address is not text; `stockgate check --config` says more".to_owned())
+        admin("[admin]\naddress = 9780\n"),
+        Err("stockgate.toml: admin.address is not text; `stockgate check --config` says more".to_owned())
     );
-    assert_eq!(address_of("[admin"), Err("is not TOML; `stockgate check --config` says where".to_owned()));
+    assert_eq!(admin("[admin]\ntls = true\naddress = \"0.0.0.0:1\"\n"), Ok(Some("https://127.0.0.1:1".to_owned())));
+    assert_eq!(admin("[admin]\ntls = true\naddress = \"[::]:1\"\n"), Ok(Some("https://[::1]:1".to_owned())));
+    assert_eq!(admin("[admin]\ntls = true\n"), Ok(Some("https://127.0.0.1:9780".to_owned())));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::acme::AcmeConfig;
 use super::{Context, Findings, policy, sections, source, units, warehouse};
 use crate::limits;
 use crate::sources::{Credentials, Kind, Source};
@@ -20,8 +21,12 @@ use crate::types::{ItemMap, Network, Quantity, Secret, Settings, SourceId, Wareh
 pub struct Checked {
     /// The public listener (TLS).
     pub listen: SocketAddr,
-    /// The admin listener (plain HTTP, this machine only).
+    /// The proxies in front of it that begin each connection with a PROXY header; empty: none.
+    pub proxies: Vec<Network>,
+    /// The admin listener.
     pub admin: SocketAddr,
+    /// Who gets to it. Anything but this machine has TLS and tokens.
+    pub admin_access: AdminAccess,
     /// Where the journal, the state and a self-made certificate live. Relative to the working directory.
     pub data_dir: PathBuf,
     /// The public listener's certificate.
@@ -40,6 +45,51 @@ pub struct Checked {
     pub warehouses: BTreeMap<WarehouseId, WarehouseConfig>,
     /// What deliveries mean: the part that goes into the journal.
     pub policy: Policy,
+}
+
+/// Who gets to the admin listener.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AdminAccess {
+    /// What it speaks.
+    pub tls: AdminTls,
+    /// Nothing but its health is told without a token.
+    pub tokens_required: bool,
+}
+
+/// What the admin listener speaks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum AdminTls {
+    /// Plain HTTP, on this machine only.
+    #[default]
+    Off,
+    /// HTTPS with the public listener's certificate.
+    Public,
+    /// HTTPS with a certificate of its own; always [`TlsChoice::Files`].
+    Own(TlsChoice),
+}
+
+/// Whose certificate a client of a source must have.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ClientAuth {
+    /// Path of the authority's certificates.
+    pub ca: PathBuf,
+    /// What `ca` held.
+    pub ca_pem: Arc<[u8]>,
+    /// Path of the lists of revoked certificates, and what it held.
+    pub crl: Option<(PathBuf, Arc<[u8]>)>,
+    /// The names that a certificate may be for; empty: any.
+    pub names: Vec<String>,
+}
+
+impl fmt::Debug for ClientAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let crl = self.crl.as_ref().map(|(path, _)| path);
+        f.debug_struct("ClientAuth")
+            .field("ca", &self.ca)
+            .field("crl", &crl)
+            .field("names", &self.names)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The public listener's certificate.
@@ -61,12 +111,20 @@ pub enum TlsChoice {
         /// What `key` held.
         key_pem: Secret,
     },
+    /// Ordered from an ACME server; until the first one comes, the self-made one serves.
+    Acme {
+        /// Host names and addresses to put into the self-made one.
+        names: Vec<String>,
+        /// What is ordered, and where.
+        acme: Box<AcmeConfig>,
+    },
 }
 
 impl fmt::Debug for TlsChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SelfMade { names } => f.debug_struct("SelfMade").field("names", names).finish(),
+            Self::Acme { names, acme } => f.debug_struct("Acme").field("names", names).field("acme", acme).finish(),
             Self::Files { certificate, key, .. } => {
                 f.debug_struct("Files").field("certificate", certificate).field("key", key).finish_non_exhaustive()
             }
@@ -76,7 +134,7 @@ impl fmt::Debug for TlsChoice {
 
 impl Default for TlsChoice {
     fn default() -> Self {
-        Self::SelfMade { names: ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec() }
+        Self::SelfMade { names: SELF_MADE_NAMES.map(str::to_owned).to_vec() }
     }
 }
 
@@ -250,6 +308,8 @@ pub struct SourceConfig {
     pub token: Option<Secret>,
     /// The senders' addresses; empty: any.
     pub allow: Vec<Network>,
+    /// Whose certificate a client must have; `None`: nobody's. An unsigned source may have this instead of a token.
+    pub clients: Option<ClientAuth>,
     /// How its API is reached; `None`: it is not asked.
     pub api: Option<ApiConfig>,
 }
@@ -266,6 +326,7 @@ impl fmt::Debug for SourceConfig {
             .field("secrets", &self.secrets)
             .field("token", &self.token)
             .field("allow", &self.allow)
+            .field("clients", &self.clients)
             .field("api", &self.api)
             .finish_non_exhaustive()
     }
@@ -321,6 +382,8 @@ impl WarehouseConfig {
     }
 }
 
+/// What a self-made certificate is for when nobody says.
+pub(super) const SELF_MADE_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 /// Where the public listener stands when nobody says.
 pub(super) const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8443);
 /// Where the admin listener stands when nobody says.
@@ -333,7 +396,9 @@ impl Default for Checked {
     fn default() -> Self {
         Self {
             listen: LISTEN,
+            proxies: Vec::new(),
             admin: ADMIN,
+            admin_access: AdminAccess::default(),
             data_dir: PathBuf::from(DATA_DIRECTORY),
             tls: TlsChoice::default(),
             limits: Limits::default(),

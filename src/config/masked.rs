@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Write};
 
 use serde_json::Value;
 
-use super::{ApiConfig, Checked, SourceConfig, TlsChoice, WarehouseConfig, units};
+use super::{AcmeChallenge, AcmeConfig, AdminTls, ApiConfig, Checked, SourceConfig, TlsChoice, WarehouseConfig, units};
 use crate::types::WarehouseId;
 
 /// Items shown of a mapping; a longer one is shown by its length.
@@ -29,13 +29,25 @@ fn write_all(out: &mut String, checked: &Checked) -> fmt::Result {
 }
 
 fn fixed(out: &mut String, checked: &Checked) -> fmt::Result {
-    let Checked { listen, admin, data_dir, tls, limits, retention, store, log, .. } = checked;
+    let Checked { listen, proxies, admin, admin_access, data_dir, tls, limits, retention, store, log, .. } = checked;
     writeln!(out, "[listen]\naddress = {}", quoted(listen))?;
+    if !proxies.is_empty() {
+        writeln!(out, "proxy_protocol_from = {}", array(proxies))?;
+    }
     writeln!(out, "\n[admin]\naddress = {}", quoted(admin))?;
+    writeln!(out, "tls = {}", admin_access.tls != AdminTls::Off)?;
+    if let AdminTls::Own(TlsChoice::Files { certificate, key, .. }) = &admin_access.tls {
+        writeln!(out, "certificate = {}\nkey = {}", quoted(certificate.display()), quoted(key.display()))?;
+    }
+    writeln!(out, "tokens = {}", quoted(if admin_access.tokens_required { "required" } else { "optional" }))?;
     writeln!(out, "\n[data]\ndirectory = {}", quoted(data_dir.display()))?;
     writeln!(out, "\n[tls]")?;
     match tls {
         TlsChoice::SelfMade { names } => writeln!(out, "names = {}", array(names))?,
+        TlsChoice::Acme { names, acme } => {
+            writeln!(out, "names = {}", array(names))?;
+            acme_table(out, acme)?;
+        }
         TlsChoice::Files { certificate, key, .. } => {
             writeln!(out, "certificate = {}\nkey = {}", quoted(certificate.display()), quoted(key.display()))?;
         }
@@ -55,6 +67,18 @@ fn fixed(out: &mut String, checked: &Checked) -> fmt::Result {
     writeln!(out, "checkpoint = {}", quoted(units::time_text(store.checkpoint)))?;
     writeln!(out, "reserve = {}", quoted(units::size_text(store.reserve_bytes)))?;
     writeln!(out, "\n[log]\nlevel = {}\nformat = {}", quoted(log.level.as_str()), quoted(log.format.as_str()))
+}
+
+fn acme_table(out: &mut String, acme: &AcmeConfig) -> fmt::Result {
+    writeln!(out, "\n[tls.acme]\nterms_agreed = true\ndirectory = {}", quoted(&acme.directory))?;
+    writeln!(out, "contact = {}\nchallenge = {}", array(&acme.contact), quoted(acme.challenge.as_str()))?;
+    if let AcmeChallenge::Http01 { address } = acme.challenge {
+        writeln!(out, "http_address = {}", quoted(address))?;
+    }
+    match &acme.ca_pem {
+        Some(_) => writeln!(out, "# trusts the authority of ca_file only"),
+        None => Ok(()),
+    }
 }
 
 fn warehouse_table(out: &mut String, id: &WarehouseId, warehouse: &WarehouseConfig) -> fmt::Result {
@@ -88,6 +112,15 @@ fn source_table(out: &mut String, source: &SourceConfig) -> fmt::Result {
     }
     if !source.allow.is_empty() {
         writeln!(out, "allow = {}", array(&source.allow))?;
+    }
+    if let Some(clients) = &source.clients {
+        writeln!(out, "client_ca_file = {}", quoted(clients.ca.display()))?;
+        if let Some((path, _)) = &clients.crl {
+            writeln!(out, "client_crl_file = {}", quoted(path.display()))?;
+        }
+        if !clients.names.is_empty() {
+            writeln!(out, "client_names = {}", array(&clients.names))?;
+        }
     }
     for (key, value) in &source.settings {
         writeln!(out, "{} = {}", bare_or_quoted(key), toml_value(value))?;

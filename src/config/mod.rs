@@ -9,8 +9,10 @@
 //! * Every mistake is reported in one go, each as `stockgate.toml:12: source.shop.tolerence: unknown key ..`. Only a file
 //!   that is not TOML is read no further: what half of a file means would be noise.
 //! * [`Checked`] holds no default as a `None` and has read every secret, certificate and mapping that it names.
-//! * What wins: command line, then `STOCKGATE__SECTION__KEY` in the environment, then the file, then the default. The
-//!   environment and the command line reach the fixed sections ([`FIXED_KEYS`]), not the sources.
+//! * What wins: command line, then `STOCKGATE__SECTION__KEY` in the environment, then the drop-ins, then the file, then the
+//!   default. The environment and the command line reach the fixed sections ([`FIXED_KEYS`]), not the sources.
+//! * Drop-ins are the files `conf.d/*.toml` beside the configuration file: a package's file stays as it came, and what is put in
+//!   or taken out by a program is a file of its own.
 //! * Secrets come from files or the environment. One written into the file itself works, with a warning. No secret is in a
 //!   message, in `Debug`, in [`masked()`] or in the policy.
 //! * The module does not know the platforms: it takes the keys that all sources share out of a source's table and hands the
@@ -18,25 +20,27 @@
 //!
 //! Every key with its default, unit, bound and reason is in [`DEFAULTS`].
 //!
-//! Relative paths: a file that the configuration names is looked up in `$CREDENTIALS_DIRECTORY` (systemd) first when it
-//! holds a secret, a certificate or a key, then beside the configuration file. `data.directory` is relative to the working
-//! directory, as `--data` is.
+//! Relative paths: a file that the configuration names, when it holds a secret, a certificate or a key, is looked up in
+//! `$CREDENTIALS_DIRECTORY` (systemd) first and in `credentials/` beside the configuration file; then, as all others, beside the
+//! configuration file (not beside the drop-in that names it). `data.directory` is relative to the working directory, as `--data` is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use serde_json::Value;
 
-use crate::limits;
 use crate::sources::{self, Kind};
 use crate::types::{Problem, Secret};
 
+mod access;
+mod acme;
 mod address;
 mod api;
 mod checked;
+mod drop_ins;
 mod items;
 mod masked;
 mod policy;
@@ -50,10 +54,12 @@ mod warehouse;
 #[cfg(test)]
 mod tests;
 
+pub use acme::{ACME_DIRECTORY, AcmeChallenge, AcmeConfig};
 pub use checked::{
-    ApiConfig, Checked, Limits, LogConfig, LogFormat, LogLevel, Retention, SourceConfig, StoreConfig, TlsChoice,
-    WarehouseConfig,
+    AdminAccess, AdminTls, ApiConfig, Checked, ClientAuth, Limits, LogConfig, LogFormat, LogLevel, Retention, SourceConfig,
+    StoreConfig, TlsChoice, WarehouseConfig,
 };
+pub use drop_ins::drop_ins;
 pub use items::{BadItems, BadRow, read_items};
 pub use masked::masked;
 pub use raw::{FIXED_KEYS, Shape, unknown_variables, variable};
@@ -153,28 +159,36 @@ pub struct Inputs<'a> {
     pub env: Environment<'a>,
 }
 
-/// Read and check a configuration file. Without a file: the defaults, overridden, and no source (see [`built_in`]).
+/// Read and check a configuration file and its drop-ins ([`drop_ins`]). Without a file: the defaults, overridden, and no source
+/// (see [`built_in`]).
+///
+/// A drop-in's key of a fixed section wins over the file's. The same key in two drop-ins is a mistake, and so is a source or a
+/// warehouse in two files: each stands whole in one. So the order of the drop-ins never matters.
 pub fn load(path: Option<&Path>, overrides: &Overrides, env: Environment<'_>) -> Result<Loaded, Report> {
     let inputs = Inputs { kinds: sources::KINDS, overrides, env };
     let Some(path) = path else {
         return parse("", "built-in configuration", Path::new(""), &inputs);
     };
-    let file = path.display().to_string();
-    let text = read_text(path).map_err(|(line, message)| Report {
-        problems: vec![Located { file: file.clone(), line, path: String::new(), message }],
-        warnings: Vec::new(),
-    })?;
-    let (checked, mut warnings) = parse(&text, &file, path.parent().unwrap_or(Path::new("")), &inputs)?;
+    load_with(path, &inputs)
+}
+
+fn load_with(path: &Path, inputs: &Inputs<'_>) -> Result<Loaded, Report> {
+    let texts = drop_ins::read_all(path).map_err(|problems| Report { problems, warnings: Vec::new() })?;
+    let (checked, mut warnings) = parse_all(&texts, path.parent().unwrap_or(Path::new("")), inputs)?;
     if checked.sources.is_empty() {
         let message = "no source is configured: nothing can be delivered".to_owned();
-        warnings.push(Located { file, line: None, path: String::new(), message });
+        warnings.push(Located { file: path.display().to_string(), line: None, path: String::new(), message });
     }
     Ok((checked, warnings))
 }
 
-/// The same from text. `file_name` is what problems name; relative paths are looked up in `base_dir`.
+/// The same from text, without drop-ins. `file_name` is what problems name; relative paths are looked up in `base_dir`.
 pub fn parse(text: &str, file_name: &str, base_dir: &Path, inputs: &Inputs<'_>) -> Result<Loaded, Report> {
-    let (raw, mut found) = raw::read(text, file_name, inputs)?;
+    parse_all(&[raw::Text { file: file_name.to_owned(), text: text.to_owned() }], base_dir, inputs)
+}
+
+fn parse_all(texts: &[raw::Text], base_dir: &Path, inputs: &Inputs<'_>) -> Result<Loaded, Report> {
+    let (raw, mut found) = raw::read(texts, inputs)?;
     let context = Context { kinds: inputs.kinds, env: inputs.env, base_dir };
     let checked = checked::check(raw, &context, &mut found);
     found.verdict(checked)
@@ -259,20 +273,6 @@ impl Findings {
     }
 }
 
-/// The text of a configuration file, or why there is none: (line, sentence).
-fn read_text(path: &Path) -> Result<String, (Option<usize>, String)> {
-    let at_most = limits::CONFIG_MAX_BYTES;
-    let bytes = read_capped(path, at_most).map_err(|why| {
-        let hint = if why == too_large(at_most) { ": mappings of many items belong in an items_file" } else { "" };
-        (None, format!("cannot be read: {why}{hint}"))
-    })?;
-    String::from_utf8(bytes).map_err(|e| {
-        let before = e.as_bytes().iter().take(e.utf8_error().valid_up_to());
-        let line = before.filter(|b| **b == b'\n').count() + 1;
-        (Some(line), "not UTF-8 text".to_owned())
-    })
-}
-
 /// A regular file that is read up to a bound.
 struct Capped {
     file: std::io::Take<File>,
@@ -294,22 +294,33 @@ impl Read for Capped {
 
 /// Open a regular file, or say why not, in words. Nothing else is opened: a pipe would block, a device would not end.
 fn open_capped(path: &Path, at_most: u64) -> Result<Capped, String> {
-    let meta = std::fs::metadata(path).map_err(|e| in_words(&e))?;
+    open_capped_or(path, at_most).map_err(|(_, why)| why)
+}
+
+/// The same with the system's kind of error.
+fn open_capped_or(path: &Path, at_most: u64) -> Result<Capped, (ErrorKind, String)> {
+    let told = |e: std::io::Error| (e.kind(), in_words(&e));
+    let meta = std::fs::metadata(path).map_err(told)?;
     if !meta.is_file() {
-        return Err("it is not a regular file".to_owned());
+        return Err((ErrorKind::Other, "it is not a regular file".to_owned()));
     }
     if meta.len() > at_most {
-        return Err(too_large(at_most));
+        return Err((ErrorKind::Other, too_large(at_most)));
     }
-    let file = File::open(path).map_err(|e| in_words(&e))?;
+    let file = File::open(path).map_err(told)?;
     Ok(Capped { file: file.take(at_most.saturating_add(1)), bytes: meta.len(), at_most })
 }
 
 /// A whole regular file, or why not, in words.
 fn read_capped(path: &Path, at_most: u64) -> Result<Vec<u8>, String> {
-    let mut file = open_capped(path, at_most)?;
+    read_capped_or(path, at_most).map_err(|(_, why)| why)
+}
+
+/// The same with the system's kind of error.
+fn read_capped_or(path: &Path, at_most: u64) -> Result<Vec<u8>, (ErrorKind, String)> {
+    let mut file = open_capped_or(path, at_most)?;
     let mut bytes = Vec::with_capacity(usize::try_from(file.bytes).unwrap_or(0));
-    file.read_to_end(&mut bytes).map_err(|e| in_words(&e))?;
+    file.read_to_end(&mut bytes).map_err(|e| (e.kind(), in_words(&e)))?;
     Ok(bytes)
 }
 
@@ -319,8 +330,8 @@ fn too_large(at_most: u64) -> String {
 
 fn in_words(error: &std::io::Error) -> String {
     match error.kind() {
-        std::io::ErrorKind::NotFound => "no such file".to_owned(),
-        std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        ErrorKind::NotFound => "no such file".to_owned(),
+        ErrorKind::PermissionDenied => "permission denied".to_owned(),
         _ => error.to_string(),
     }
 }

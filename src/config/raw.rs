@@ -16,6 +16,8 @@ pub enum Shape {
     Text,
     /// A whole number.
     Whole,
+    /// `true` or `false`.
+    Flag,
     /// Several texts, separated by commas in an override.
     List,
 }
@@ -23,6 +25,10 @@ pub enum Shape {
 /// Every key that `STOCKGATE__SECTION__KEY` and the command line can set: all of the fixed sections.
 pub const FIXED_KEYS: &[(&str, Shape)] = &[
     ("admin.address", Shape::Text),
+    ("admin.certificate", Shape::Text),
+    ("admin.key", Shape::Text),
+    ("admin.tls", Shape::Flag),
+    ("admin.tokens", Shape::Text),
     ("data.directory", Shape::Text),
     ("limits.bodies", Shape::Text),
     ("limits.body", Shape::Text),
@@ -34,6 +40,7 @@ pub const FIXED_KEYS: &[(&str, Shape)] = &[
     ("limits.idle_timeout", Shape::Text),
     ("limits.queue", Shape::Whole),
     ("listen.address", Shape::Text),
+    ("listen.proxy_protocol_from", Shape::List),
     ("log.format", Shape::Text),
     ("log.level", Shape::Text),
     ("retention.age", Shape::Text),
@@ -41,6 +48,12 @@ pub const FIXED_KEYS: &[(&str, Shape)] = &[
     ("store.cache", Shape::Text),
     ("store.checkpoint", Shape::Text),
     ("store.reserve", Shape::Text),
+    ("tls.acme.ca_file", Shape::Text),
+    ("tls.acme.challenge", Shape::Text),
+    ("tls.acme.contact", Shape::List),
+    ("tls.acme.directory", Shape::Text),
+    ("tls.acme.http_address", Shape::Text),
+    ("tls.acme.terms_agreed", Shape::Flag),
     ("tls.certificate", Shape::Text),
     ("tls.key", Shape::Text),
     ("tls.names", Shape::List),
@@ -69,11 +82,31 @@ pub fn unknown_variables<'a>(names: impl Iterator<Item = &'a str>) -> Vec<Locate
     .collect()
 }
 
+/// A configuration file as it was read.
+#[derive(Debug)]
+pub(super) struct Text {
+    /// What problems name.
+    pub(super) file: String,
+    pub(super) text: String,
+}
+
+/// A line of a file.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// Its place in [`Origins::files`]; 0 is the configuration file, the others are drop-ins.
+    file: usize,
+    /// From 1.
+    line: usize,
+}
+
 /// Where each setting stands.
 #[derive(Debug, Default)]
 pub(super) struct Origins {
-    file: String,
-    lines: BTreeMap<String, usize>,
+    /// The configuration file, then its drop-ins.
+    files: Vec<String>,
+    /// The one that is being read.
+    reading: usize,
+    places: BTreeMap<String, Place>,
     /// Settings that came from elsewhere, and from where.
     overridden: BTreeMap<String, String>,
 }
@@ -88,37 +121,64 @@ impl Origins {
             if let Some(from) = self.overridden.get(place) {
                 return at(from, None);
             }
-            if let Some(line) = self.lines.get(place) {
-                return at(&self.file, Some(*line));
+            if let Some(Place { file, line }) = self.places.get(place) {
+                return at(self.name(*file), Some(*line));
             }
             match place.rfind(['.', '[']).and_then(|end| place.get(..end)) {
                 Some(parent) => place = parent,
-                None => return at(&self.file, None),
+                None => return at(self.file(), None),
             }
         }
     }
 
     /// The configuration file's name.
     pub(super) fn file(&self) -> &str {
-        &self.file
+        self.name(0)
     }
 
-    /// A finding about the file, not about a key.
-    fn whole_file(&self, line: Option<usize>, message: String) -> Located {
-        Located { file: self.file.clone(), line, path: String::new(), message }
+    fn name(&self, file: usize) -> &str {
+        self.files.get(file).map_or("", String::as_str)
+    }
+
+    fn note(&mut self, path: &str, line: usize) {
+        self.places.insert(path.to_owned(), Place { file: self.reading, line });
+    }
+
+    /// `conf.d/shop.toml:3`, when the setting stands in a file.
+    fn place_of(&self, path: &str) -> Option<(Place, String)> {
+        self.places.get(path).map(|place| (*place, format!("{}:{}", self.name(place.file), place.line)))
+    }
+
+    /// Take over the places of a setting and of all that is in it, instead of those that it had.
+    fn replace(&mut self, path: &str, from: &BTreeMap<String, Place>) {
+        let within = |place: &str| {
+            let rest = place.strip_prefix(path);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        self.places.retain(|place, _| !within(place));
+        self.places.extend(from.iter().filter(|(place, _)| within(place)).map(|(name, place)| (name.clone(), *place)));
     }
 }
 
-/// Read TOML, note every key's line, lay the environment and the command line over it.
-pub(super) fn read(text: &str, file: &str, inputs: &Inputs<'_>) -> Result<(Map<String, Value>, Findings), Report> {
-    let origins = Origins { file: file.to_owned(), ..Origins::default() };
+/// Read the configuration file and its drop-ins, in this order, note every key's place, lay the drop-ins, the environment and the
+/// command line over it. Without a file nothing is set.
+pub(super) fn read(texts: &[Text], inputs: &Inputs<'_>) -> Result<(Map<String, Value>, Findings), Report> {
+    let origins = Origins { files: texts.iter().map(|one| one.file.clone()).collect(), ..Origins::default() };
     let mut found = Findings { origins, unreadable: BTreeSet::new(), problems: Vec::new(), warnings: Vec::new() };
-    let lines = Lines::of(text);
-    let (tree, errors) = DeTable::parse_recoverable(text);
-    if !errors.is_empty() {
-        return Err(Report { problems: syntax(&errors, &lines, &found.origins), warnings: Vec::new() });
+    let trees: Vec<_> = texts.iter().map(|one| (one, Lines::of(&one.text), DeTable::parse_recoverable(&one.text))).collect();
+    let problems: Vec<Located> =
+        trees.iter().flat_map(|(one, lines, (_, errors))| syntax(errors, lines, &one.file)).collect();
+    if !problems.is_empty() {
+        return Err(Report { problems, warnings: Vec::new() });
     }
-    let mut root = table(tree.get_ref(), "", &lines, &mut found);
+    let mut root = Map::new();
+    for (i, (_, lines, (tree, _))) in trees.iter().enumerate() {
+        found.origins.reading = i;
+        let before = std::mem::take(&mut found.origins.places);
+        let tree = table(tree.get_ref(), "", lines, &mut found);
+        let places = std::mem::replace(&mut found.origins.places, before);
+        lay(&mut root, tree, &places, &mut found);
+    }
     for (key, shape) in FIXED_KEYS {
         // An empty variable counts as unset: that is how compose files pass on what nobody set.
         if let Some(value) = (inputs.env)(&variable(key)).filter(|v| !v.is_empty()) {
@@ -136,7 +196,7 @@ pub(super) fn read(text: &str, file: &str, inputs: &Inputs<'_>) -> Result<(Map<S
 }
 
 /// The first error of every line: what follows on the same line is the parser finding its feet again.
-fn syntax(errors: &[toml::de::Error], lines: &Lines, origins: &Origins) -> Vec<Located> {
+fn syntax(errors: &[toml::de::Error], lines: &Lines, file: &str) -> Vec<Located> {
     let mut errors: Vec<(Option<usize>, &str)> =
         errors.iter().map(|error| (error.span().map(|span| span.start), error.message())).collect();
     errors.sort_unstable();
@@ -145,10 +205,47 @@ fn syntax(errors: &[toml::de::Error], lines: &Lines, origins: &Origins) -> Vec<L
         let line = start.map(|start| lines.at(start));
         if problems.last().is_none_or(|before| before.line != line) {
             let message = message.strip_suffix(", expected nothing").unwrap_or(message);
-            problems.push(origins.whole_file(line, format!("not valid TOML: {message}")));
+            let message = format!("not valid TOML: {message}");
+            problems.push(Located { file: file.to_owned(), line, path: String::new(), message });
         }
     }
     problems
+}
+
+/// Lay a file over those before it, by the rule that [`super::load`] states. A place in two files that must not be is reported with
+/// both, and the first one stays.
+fn lay(root: &mut Map<String, Value>, tree: Map<String, Value>, places: &BTreeMap<String, Place>, found: &mut Findings) {
+    for (section, value) in tree {
+        let whole = section == "source" || section == "warehouse";
+        let (old, new) = match (root.get_mut(&section), value) {
+            (Some(Value::Object(old)), Value::Object(new)) => (old, new),
+            // new, or something that is no table, of which its reader complains
+            (_, value) => {
+                found.origins.replace(&section, places);
+                root.insert(section, value);
+                continue;
+            }
+        };
+        for (key, value) in new {
+            let path = format!("{section}.{key}");
+            if let Some((place, told)) = found.origins.place_of(&path) {
+                let why = match (whole, place.file) {
+                    (true, _) => Some("one file holds all of it"),
+                    (false, 0) => None,
+                    (false, _) => Some("drop-ins must not contradict each other; keep one"),
+                };
+                if let Some(why) = why {
+                    let Some(Place { file, line }) = places.get(&path) else { continue };
+                    let file = found.origins.name(*file).to_owned();
+                    let message = format!("stands in {told} too: {why}");
+                    found.problems.push(Located { file, line: Some(*line), path, message });
+                    continue;
+                }
+            }
+            found.origins.replace(&path, places);
+            old.insert(key, value);
+        }
+    }
 }
 
 /// Lay one value over the tree.
@@ -157,15 +254,19 @@ fn set(root: &mut Map<String, Value>, path: &str, shape: Shape, text: &str, orig
         Shape::Text => Value::String(text.to_owned()),
         // Not a number: the reader of the key says so.
         Shape::Whole => text.trim().parse::<u64>().map_or_else(|_| Value::String(text.to_owned()), Value::from),
+        Shape::Flag => text.trim().parse::<bool>().map_or_else(|_| Value::String(text.to_owned()), Value::from),
         Shape::List => text.split(',').map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned).collect(),
     };
-    let Some((section, key)) = path.split_once('.') else { return };
-    let table = root.entry(section).or_insert_with(|| Value::Object(Map::new()));
-    // A section that is not a table is reported by its reader.
-    if let Some(table) = table.as_object_mut() {
-        table.insert(key.to_owned(), value);
-        found.origins.overridden.insert(path.to_owned(), origin);
+    let Some((sections, key)) = path.rsplit_once('.') else { return };
+    let mut table = root;
+    for section in sections.split('.') {
+        let inner = table.entry(section).or_insert_with(|| Value::Object(Map::new()));
+        // A section that is not a table is reported by its reader.
+        let Some(inner) = inner.as_object_mut() else { return };
+        table = inner;
     }
+    table.insert(key.to_owned(), value);
+    found.origins.overridden.insert(path.to_owned(), origin);
 }
 
 fn table(tree: &DeTable<'_>, path: &str, lines: &Lines, found: &mut Findings) -> Map<String, Value> {
@@ -173,7 +274,7 @@ fn table(tree: &DeTable<'_>, path: &str, lines: &Lines, found: &mut Findings) ->
     for (key, value) in tree {
         let name: &str = key.get_ref();
         let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-        found.origins.lines.insert(path.clone(), lines.at(key.span().start));
+        found.origins.note(&path, lines.at(key.span().start));
         map.insert(name.to_owned(), plain(value, &path, lines, found));
     }
     map
@@ -196,7 +297,7 @@ fn plain(value: &Spanned<DeValue<'_>>, path: &str, lines: &Lines, found: &mut Fi
         DeValue::Array(items) => {
             let items = items.iter().enumerate().map(|(i, item)| {
                 let path = format!("{path}[{i}]");
-                found.origins.lines.insert(path.clone(), lines.at(item.span().start));
+                found.origins.note(&path, lines.at(item.span().start));
                 plain(item, &path, lines, found)
             });
             Value::Array(items.collect())

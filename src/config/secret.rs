@@ -168,12 +168,28 @@ pub(super) fn warn_if_open(path: &Path, key_path: &str, found: &mut Findings) {
     }
 }
 
-/// A relative path in `$CREDENTIALS_DIRECTORY` when it is there, else beside the configuration file.
+/// systemd's name for what it loads from a folder: `LoadCredential=credentials:/etc/stockgate/credentials` hands `shop.secret` of
+/// that folder over as `credentials_shop.secret` (systemd.exec(5)).
+const LOADED_FROM_FOLDER: &str = "credentials_";
+/// The folder beside the configuration file that such a unit loads: so a check by hand reads the same secrets.
+const CREDENTIALS_FOLDER: &str = "credentials";
+
+/// A relative path where it is there first: in `$CREDENTIALS_DIRECTORY`, by its name or by that of the folder it was loaded from; in
+/// `credentials/` beside the configuration file; beside the configuration file.
 pub(super) fn locate(text: &str, context: &Context<'_>) -> PathBuf {
-    let credentials = (context.env)("CREDENTIALS_DIRECTORY").filter(|directory| !directory.is_empty());
-    let handed = credentials.map(|directory| Path::new(&directory).join(text));
     // `join` with an absolute path is that path.
-    handed.filter(|path| path.is_file()).unwrap_or_else(|| context.base_dir.join(text))
+    let beside = context.base_dir.join(text);
+    if Path::new(text).is_absolute() {
+        return beside;
+    }
+    let handed = (context.env)("CREDENTIALS_DIRECTORY").filter(|directory| !directory.is_empty()).map(PathBuf::from);
+    let in_handed = |name: &str| handed.as_ref().map(|directory| directory.join(name));
+    let places = [
+        in_handed(text),
+        in_handed(&format!("{LOADED_FROM_FOLDER}{text}")),
+        Some(context.base_dir.join(CREDENTIALS_FOLDER).join(text)),
+    ];
+    places.into_iter().flatten().find(|path| path.is_file()).unwrap_or(beside)
 }
 
 fn without_line_end(mut bytes: &[u8]) -> &[u8] {

@@ -1,6 +1,5 @@
-//! The fixed sections: listeners, data, TLS, limits, retention, store, log.
+//! The fixed sections: data, TLS, limits, retention, store, log. The listeners stand in [`access`].
 
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,9 +8,9 @@ use std::time::Duration;
 use serde_json::Map;
 
 use super::checked::{
-    ADMIN, DATA_DIRECTORY, LISTEN, Limits, LogConfig, LogFormat, LogLevel, Retention, StoreConfig, TlsChoice,
+    DATA_DIRECTORY, Limits, LogConfig, LogFormat, LogLevel, Retention, SELF_MADE_NAMES, StoreConfig, TlsChoice,
 };
-use super::{Checked, Context, Findings, address, read_capped, secret, units};
+use super::{Checked, Context, Findings, access, acme, address, read_capped, secret, units};
 use crate::limits;
 use crate::types::{Secret, Settings};
 
@@ -23,7 +22,6 @@ const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration
 
 /// Read every fixed section; sources and warehouses are still empty.
 pub(super) fn read(root: &mut Settings, context: &Context<'_>, found: &mut Findings) -> Checked {
-    let (listen, admin) = addresses(root, found);
     let data_dir = in_section(root, "data", found, |data| match data.text("directory") {
         Some(text) if text.is_empty() => {
             data.problem("directory", "is empty: name a directory");
@@ -32,9 +30,12 @@ pub(super) fn read(root: &mut Settings, context: &Context<'_>, found: &mut Findi
         Some(text) => PathBuf::from(text),
         None => PathBuf::from(DATA_DIRECTORY),
     });
+    let listeners = access::read(root, &data_dir, context, found);
     Checked {
-        listen,
-        admin,
+        listen: listeners.listen,
+        proxies: listeners.proxies,
+        admin: listeners.admin,
+        admin_access: listeners.admin_access,
         data_dir,
         tls: tls(root, context, found),
         limits: in_section(root, "limits", found, client_limits),
@@ -60,7 +61,12 @@ const fn hours(hours: u64) -> Duration {
 }
 
 /// Read a table of the file, or an empty one in its place, and report what is wrong in it.
-fn in_section<T>(root: &mut Settings, name: &str, found: &mut Findings, read: impl FnOnce(&mut Settings) -> T) -> T {
+pub(super) fn in_section<T>(
+    root: &mut Settings,
+    name: &str,
+    found: &mut Findings,
+    read: impl FnOnce(&mut Settings) -> T,
+) -> T {
     let mut section = root.table(name).unwrap_or_else(|| Settings::new(name, Map::new()));
     let value = read(&mut section);
     found.absorb(section.finish());
@@ -71,35 +77,6 @@ fn in_section<T>(root: &mut Settings, name: &str, found: &mut Findings, read: im
 fn memory(settings: &mut Settings, key: &str, bounds: RangeInclusive<u64>, default: usize) -> usize {
     let default_bytes = u64::try_from(default).unwrap_or(u64::MAX);
     usize::try_from(units::size(settings, key, bounds, default_bytes)).unwrap_or(default)
-}
-
-fn addresses(root: &mut Settings, found: &mut Findings) -> (SocketAddr, SocketAddr) {
-    let listen = in_section(root, "listen", found, |listen| socket(listen, "0.0.0.0:8443").unwrap_or(LISTEN));
-    let admin = in_section(root, "admin", found, |admin| {
-        let address = socket(admin, "127.0.0.1:9780").unwrap_or(ADMIN);
-        if !address.ip().to_canonical().is_loopback() {
-            let message = format!(
-                "{address} can be reached from other machines: that needs TLS and tokens, which this version does not have; \
-                 use 127.0.0.1 and a tunnel or a proxy in front"
-            );
-            admin.problem("address", message);
-        }
-        address
-    });
-    let overlap = listen.ip() == admin.ip() || listen.ip().is_unspecified();
-    if overlap && listen.port() == admin.port() && admin.port() != 0 {
-        found.problem("admin.address", format!("{admin} is taken by listen.address ({listen}): use another port"));
-    }
-    (listen, admin)
-}
-
-fn socket(settings: &mut Settings, example: &str) -> Option<SocketAddr> {
-    let text = settings.text("address")?;
-    let address = text.parse().ok();
-    if address.is_none() {
-        settings.problem("address", format!("\"{}\" is not an address and port such as \"{example}\"", text.escape_debug()));
-    }
-    address
 }
 
 fn client_limits(table: &mut Settings) -> Limits {
@@ -139,7 +116,18 @@ fn tls(root: &mut Settings, context: &Context<'_>, found: &mut Findings) -> TlsC
     let names = table.list("names");
     let certificate = table.text("certificate");
     let key = table.text("key");
+    let ordered = table.table("acme");
+    if ordered.is_some() && (certificate.is_some() || key.is_some()) {
+        table.problem("acme", "stands beside tls.certificate: either order the certificate, or bring your own");
+    }
     let choice = match (certificate, key) {
+        (None, None) if ordered.is_some() => {
+            let names = self_made(names, &mut table);
+            let mut ordered = ordered.unwrap_or_else(|| Settings::new("tls.acme", Map::new()));
+            let acme = Box::new(acme::read(&mut ordered, &names, context, found));
+            table.absorb(ordered.finish());
+            TlsChoice::Acme { names, acme }
+        }
         (Some(certificate), Some(key)) => {
             if names.is_some() {
                 found.warning("tls.names", "has no effect beside tls.certificate: it names what a self-made one is for");
@@ -154,13 +142,15 @@ fn tls(root: &mut Settings, context: &Context<'_>, found: &mut Findings) -> TlsC
             table.problem("certificate", "missing: tls.key needs its certificate");
             TlsChoice::default()
         }
-        (None, None) => names.map_or_else(TlsChoice::default, |names| self_made(names, &mut table)),
+        (None, None) => TlsChoice::SelfMade { names: self_made(names, &mut table) },
     };
     found.absorb(table.finish());
     choice
 }
 
-fn self_made(names: Vec<String>, table: &mut Settings) -> TlsChoice {
+/// The names of a self-made certificate: those given, or this machine's.
+fn self_made(names: Option<Vec<String>>, table: &mut Settings) -> Vec<String> {
+    let Some(names) = names else { return SELF_MADE_NAMES.map(str::to_owned).to_vec() };
     if names.is_empty() {
         table.problem("names", "is an empty list: name at least one host or address");
     }
@@ -168,10 +158,17 @@ fn self_made(names: Vec<String>, table: &mut Settings) -> TlsChoice {
         let message = format!("\"{}\" is neither a host name nor an IP address", name.escape_debug());
         table.problem(&format!("names[{i}]"), message);
     }
-    TlsChoice::SelfMade { names }
+    names
 }
 
-fn files(certificate: &str, key: &str, table: &mut Settings, context: &Context<'_>, found: &mut Findings) -> TlsChoice {
+/// A certificate and its key, read and seen to be PEM.
+pub(super) fn files(
+    certificate: &str,
+    key: &str,
+    table: &mut Settings,
+    context: &Context<'_>,
+    found: &mut Findings,
+) -> TlsChoice {
     let certificate = secret::locate(certificate, context);
     let key = secret::locate(key, context);
     let certificate_pem = pem(&certificate, "-----BEGIN CERTIFICATE-----", "certificate", table).unwrap_or_default();

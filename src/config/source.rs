@@ -8,11 +8,11 @@ use serde_json::{Map, Value};
 
 use super::items::BadItems;
 use super::secret::{Held, Many};
-use super::{Context, Findings, Located, SourceConfig, api, items, open_capped, secret};
+use super::{Context, Findings, Located, SourceConfig, access, api, items, open_capped, secret};
 use crate::limits;
 use crate::sources::{Kind, Source};
 use crate::stock::policy::ANY_LOCATION;
-use crate::types::{ItemMap, ItemMapBuilder, Network, NotMapped, Secret, Settings, Sku, SourceId, WarehouseId, closest};
+use crate::types::{ItemMap, ItemMapBuilder, NotMapped, Secret, Settings, Sku, SourceId, WarehouseId, closest};
 
 /// The keys that this module reads itself, besides those of the secrets.
 const SHARED: &[&str] = &["kind", "warehouse", "locations", "items", "items_file", "allow", "api"];
@@ -50,7 +50,8 @@ pub(super) fn read(
     let secrets = secret::read(&mut settings, "secret", Many::Rotation, context, found);
     check_secrets(&mut settings, secrets.as_deref().unwrap_or_default(), found);
     let token = token(&mut settings, context, found);
-    let allow = networks(&mut settings);
+    let allow = access::allowed(&mut settings);
+    let clients = access::clients(&mut settings, context);
     let built = kind.map(|kind| (kind, build(kind, &path, &own, &shared_keys, found)));
     let mut api = None;
     if let Some((kind, adapter)) = &built {
@@ -63,6 +64,7 @@ pub(super) fn read(
             secret: secrets.is_some(),
             token: gives(&settings, &secret::keys_of("token", Many::One)),
             allow: !allow.is_empty(),
+            clients: clients.is_some(),
         };
         check_trust(kind, adapter.as_ref(), &trust, &path, found);
         api = api::read(&mut settings, kind, adapter.as_ref(), context, found);
@@ -85,6 +87,7 @@ pub(super) fn read(
         secrets_from,
         token,
         allow,
+        clients,
         api,
     })
 }
@@ -95,7 +98,7 @@ fn gives(settings: &Settings, keys: &[String]) -> bool {
 }
 
 fn shared_keys() -> Vec<String> {
-    let plain = SHARED.iter().map(|key| (*key).to_owned());
+    let plain = SHARED.iter().chain(&access::CLIENT_KEYS).map(|key| (*key).to_owned());
     plain.chain(secret::keys_of("secret", Many::Rotation)).chain(secret::keys_of("token", Many::One)).collect()
 }
 
@@ -254,29 +257,12 @@ fn token(settings: &mut Settings, context: &Context<'_>, found: &mut Findings) -
     Some(held.secret)
 }
 
-fn networks(settings: &mut Settings) -> Vec<Network> {
-    let Some(texts) = settings.list("allow") else { return Vec::new() };
-    if texts.is_empty() {
-        settings.problem("allow", "is an empty list: nobody could deliver; leave the key out to allow every address");
-    }
-    if texts.len() > limits::NETWORKS_MAX {
-        settings.problem("allow", format!("{} networks are more than {}", texts.len(), limits::NETWORKS_MAX));
-    }
-    let mut networks = Vec::new();
-    for (i, text) in texts.iter().enumerate() {
-        match text.parse() {
-            Ok(network) => networks.push(network),
-            Err(why) => settings.problem(&format!("allow[{i}]"), format!("\"{}\": {why}", text.escape_debug())),
-        }
-    }
-    networks
-}
-
 /// What a source is trusted by.
 struct Trust {
     secret: bool,
     token: bool,
     allow: bool,
+    clients: bool,
 }
 
 fn check_trust(kind: &Kind, adapter: &dyn Source, trust: &Trust, path: &str, found: &mut Findings) {
@@ -289,15 +275,15 @@ fn check_trust(kind: &Kind, adapter: &dyn Source, trust: &Trust, path: &str, fou
                  secret) or secret_env"
             ),
         ),
-        (false, Trust { token: false, allow: false, .. }) => found.problem(
+        (false, Trust { token: false, allow: false, clients: false, .. }) => found.problem(
             path,
             format!(
-                "{name} does not sign what it sends: set token_file (a file that holds a secret path of at least {} characters) \
-                 or allow (the addresses it sends from)",
+                "{name} does not sign what it sends: set token_file (a file that holds a secret path of at least {} characters), \
+                 allow (the addresses it sends from) or client_ca_file (the authority of its certificate)",
                 limits::TOKEN_MIN_BYTES
             ),
         ),
-        (false, Trust { token: false, .. }) => found.warning(
+        (false, Trust { token: false, clients: false, .. }) => found.warning(
             path,
             format!("{name} does not sign what it sends: set token_file too, an address alone can be shared or forged"),
         ),

@@ -174,6 +174,12 @@ impl Client {
         Ok(Self { settings, unused: Mutex::default() })
     }
 
+    /// The TLS settings, for tests that speak through them otherwise.
+    #[cfg(test)]
+    pub(super) fn tls_config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.settings.tls)
+    }
+
     /// Send a request and read the whole answer. Only path and query of the request's URI are used, behind the base's path.
     ///
     /// A kept connection that turns out to be closed is replaced, but only when the request was not sent on it: no request is

@@ -74,25 +74,28 @@ impl Gate {
 
     /// A place for a connection from `peer`, or which cap it hit.
     pub(super) fn enter(self: &Arc<Self>, peer: IpAddr) -> Result<Slot, &'static str> {
-        let address = counted_as(peer);
+        let mut slot = self.enter_unnamed()?;
+        slot.count_for(peer)?;
+        Ok(slot)
+    }
+
+    /// A place for a connection whose client a proxy is going to name: see [`Slot::count_for`].
+    pub(super) fn enter_unnamed(self: &Arc<Self>) -> Result<Slot, &'static str> {
         let mut open = self.lock();
         if open.total >= self.max {
             return Err("total");
         }
-        let from_address = open.by_address.entry(address).or_default();
-        if *from_address >= self.max_per_address {
-            return Err("per-address");
-        }
-        *from_address += 1;
         open.total += 1;
         metrics::connections(self.listener, open.total as u64);
-        Ok(Slot { gate: Arc::clone(self), address })
+        Ok(Slot { gate: Arc::clone(self), address: None })
     }
 
-    fn leave(&self, address: IpAddr) {
+    fn leave(&self, address: Option<IpAddr>) {
         let mut open = self.lock();
         open.total -= 1;
-        if let Some(count) = open.by_address.get_mut(&address) {
+        if let Some(address) = address
+            && let Some(count) = open.by_address.get_mut(&address)
+        {
             *count -= 1;
             if *count == 0 {
                 open.by_address.remove(&address);
@@ -109,7 +112,24 @@ impl Gate {
 /// One open connection's place; given back on drop.
 pub(super) struct Slot {
     gate: Arc<Gate>,
-    address: IpAddr,
+    /// Whose it counts as; `None` until that is known.
+    address: Option<IpAddr>,
+}
+
+impl Slot {
+    /// Count this connection for a client's address, or say which cap that hits. To be called once.
+    pub(super) fn count_for(&mut self, client: IpAddr) -> Result<(), &'static str> {
+        let address = counted_as(client);
+        let mut open = self.gate.lock();
+        let from_address = open.by_address.entry(address).or_default();
+        if *from_address >= self.gate.max_per_address {
+            return Err("per-address");
+        }
+        *from_address += 1;
+        drop(open);
+        self.address = Some(address);
+        Ok(())
+    }
 }
 
 impl Drop for Slot {
@@ -142,6 +162,20 @@ mod tests {
         assert_eq!(gate.enter(ip("192.0.2.1")).err(), Some("per-address"));
         let _third = gate.enter(ip("192.0.2.2")).ok().unwrap();
         assert_eq!(gate.enter(ip("192.0.2.3")).err(), Some("total"));
+        drop(first);
+        assert!(gate.enter(ip("192.0.2.1")).is_ok());
+    }
+
+    #[test]
+    fn a_connection_through_a_proxy_counts_for_the_client_that_it_names() {
+        let gate = Gate::new("public", 3, 1);
+        let mut first = gate.enter_unnamed().ok().unwrap();
+        let mut second = gate.enter_unnamed().ok().unwrap();
+        assert_eq!(first.count_for(ip("192.0.2.1")), Ok(()));
+        assert_eq!(second.count_for(ip("192.0.2.1")), Err("per-address"));
+        drop(second);
+        assert_eq!(gate.enter(ip("192.0.2.1")).err(), Some("per-address"), "also for one that comes directly");
+        assert_eq!(gate.lock().total, 1, "what was refused holds no place");
         drop(first);
         assert!(gate.enter(ip("192.0.2.1")).is_ok());
     }

@@ -75,7 +75,7 @@ pub fn load_or_make(dir: &Path, names: &[String], now: Timestamp) -> Result<Iden
     // The key first: a certificate is never there without its key.
     keep(&key_path, made.key_pem.as_bytes(), 0o600)?;
     keep(&cert_path, made.cert_pem.as_bytes(), 0o644)?;
-    File::open(dir).and_then(|d| d.sync_all()).map_err(|e| file_error(dir, &e))?;
+    sync_directory(dir)?;
     let identity = Identity::from_pem(made.cert_pem.as_bytes(), made.key_pem.as_bytes())?;
     tracing::info!(fingerprint = %identity.fingerprint(), "made a certificate");
     Ok(identity)
@@ -89,8 +89,8 @@ fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, TlsError> {
     }
 }
 
-/// Write a file whole or not at all, with its final mode from the first byte on.
-fn keep(path: &Path, bytes: &[u8], mode: u32) -> Result<(), TlsError> {
+/// Write a file whole or not at all, with its final mode from the first byte on. Its name is durable when its directory is synced.
+pub fn keep(path: &Path, bytes: &[u8], mode: u32) -> Result<(), TlsError> {
     let unfinished = PathBuf::from(format!("{}.new", path.display()));
     let write = || {
         match fs::remove_file(&unfinished) {
@@ -103,6 +103,11 @@ fn keep(path: &Path, bytes: &[u8], mode: u32) -> Result<(), TlsError> {
         fs::rename(&unfinished, path)
     };
     write().map_err(|e| file_error(path, &e))
+}
+
+/// Make the names in a directory durable.
+pub fn sync_directory(dir: &Path) -> Result<(), TlsError> {
+    File::open(dir).and_then(|d| d.sync_all()).map_err(|e| file_error(dir, &e))
 }
 
 fn file_error(path: &Path, error: &io::Error) -> TlsError {

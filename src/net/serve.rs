@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,17 +20,21 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
+use super::acme::challenge;
 use super::body::{Body, Budget, Discard, Rules};
+use super::client_auth::Presented;
 use super::listen::{Gate, Listener, Slot};
+pub use super::proxy::Proxies;
+use super::proxy::{self, ProxyError};
 use super::stream::{Marks, Stream};
 use super::tasks::{Spawner, Tasks};
 use super::tls::Identity;
-use crate::{limits, metrics};
+use crate::{limits, metrics, time};
 
 /// A request as a handler gets it.
 #[derive(Debug)]
@@ -43,8 +47,10 @@ pub struct Incoming {
     pub query: String,
     /// Header fields. `host` is there on HTTP/2 too, taken from `:authority`.
     pub headers: http::HeaderMap,
-    /// Who connected.
+    /// Who connected; the client behind it when that is a listed proxy.
     pub peer: IpAddr,
+    /// The certificate that the client has presented and holds the key of. Nobody has said yet that it is trusted.
+    pub certificate: Option<Arc<Presented>>,
     /// The body, still to be read.
     pub body: Body,
 }
@@ -79,6 +85,8 @@ pub struct Limits {
     pub body_bytes: usize,
     /// All bodies together, in bytes.
     pub bodies_buffered: usize,
+    /// The PROXY header of a listed proxy.
+    pub proxy: Duration,
     /// TLS handshake.
     pub handshake: Duration,
     /// Request head; also an idle HTTP/1 connection.
@@ -102,6 +110,7 @@ impl Default for Limits {
             connections_per_address: limits::CONNECTIONS_PER_ADDRESS_MAX,
             body_bytes: limits::BODY_MAX_BYTES,
             bodies_buffered: limits::BODIES_BUFFERED_MAX_BYTES,
+            proxy: limits::PROXY_HEADER_TIMEOUT,
             handshake: limits::HANDSHAKE_TIMEOUT,
             header: limits::HEADER_TIMEOUT,
             body: limits::BODY_TIMEOUT,
@@ -120,6 +129,8 @@ pub struct Server {
     address: SocketAddr,
     tls: Option<Arc<Identity>>,
     limits: Limits,
+    ask: bool,
+    proxies: Option<Proxies>,
 }
 
 impl Server {
@@ -147,9 +158,21 @@ impl Server {
     fn new(name: &'static str, socket: TcpListener, tls: Option<Arc<Identity>>, limits: Limits) -> io::Result<Self> {
         let address = socket.local_addr()?;
         if let Some(identity) = &tls {
-            identity.publish();
+            identity.used_by(name);
         }
-        Ok(Self { name, socket, address, tls, limits })
+        Ok(Self { name, socket, address, tls, limits, ask: false, proxies: None })
+    }
+
+    /// Ask clients for a certificate when the identity has authorities to ask for ([`Identity::ask_clients`]).
+    #[must_use]
+    pub fn asking(self) -> Self {
+        Self { ask: true, ..self }
+    }
+
+    /// Expect a PROXY header from these peers, and from no other.
+    #[must_use]
+    pub fn behind(self, proxies: Proxies) -> Self {
+        Self { proxies: Some(proxies), ..self }
     }
 
     /// Where it listens; the port that the system chose when 0 was asked for.
@@ -157,12 +180,14 @@ impl Server {
         self.address
     }
 
-    /// Accept and serve until `stop` is true (or its sender is gone). Then: no more connections, idle ones are closed, requests
-    /// under way get `limits.drain` to finish, and what is left is cut off.
+    /// Accept and serve until `stop` is true (or its sender is gone). Then: no more connections, idle ones are closed, those that
+    /// have just been accepted get [`limits::NEWCOMER_GRACE`] to ask, requests under way get `limits.drain` to finish, and what is
+    /// left is cut off.
     pub async fn run<H: Handler>(self, handler: Arc<H>, mut stop: watch::Receiver<bool>) {
         let gate = Gate::new(self.name, self.limits.connections, self.limits.connections_per_address);
         let drain = self.limits.drain;
-        let shared = Arc::new(Shared::new(self.name, handler, self.tls, self.limits));
+        let proxies = self.proxies;
+        let shared = Arc::new(Shared::new(self.name, handler, self.tls, self.limits, self.ask));
         let mut listener = Listener::new(self.socket);
         let mut connections = JoinSet::new();
         loop {
@@ -170,15 +195,16 @@ impl Server {
                 biased;
                 () = stopped(&mut stop) => break,
                 Some(ended) = connections.join_next() => note(self.name, ended),
-                (socket, peer) = listener.accept() => match gate.enter(peer.ip()) {
-                    Ok(slot) => {
-                        connections.spawn(connection(Arc::clone(&shared), socket, peer.ip(), slot, stop.clone()));
+                (socket, peer) = listener.accept() => {
+                    let proxied = proxies.as_ref().is_some_and(|listed| listed(peer.ip()));
+                    match if proxied { gate.enter_unnamed() } else { gate.enter(peer.ip()) } {
+                        Ok(slot) => {
+                            let come = Come { socket, peer: peer.ip(), proxied, slot };
+                            connections.spawn(connection(Arc::clone(&shared), come, stop.clone()));
+                        }
+                        Err(reason) => refused(self.name, reason),
                     }
-                    Err(reason) => {
-                        metrics::connection_refused(self.name, reason);
-                        tracing::debug!(listener = self.name, reason, "connection refused");
-                    }
-                },
+                }
             }
         }
         drop(listener);
@@ -194,10 +220,21 @@ impl Server {
     }
 }
 
+fn refused(listener: &'static str, reason: &'static str) {
+    metrics::connection_refused(listener, reason);
+    tracing::debug!(listener, reason, "connection refused");
+}
+
 /// Resolves when it is time to stop.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     // An error means that the sender is gone, and with it who could ever say stop.
     drop(stop.wait_for(|stop| *stop).await);
+}
+
+/// Resolves so long after it was time to stop.
+async fn stopped_for(stop: &mut watch::Receiver<bool>, grace: Duration) {
+    stopped(stop).await;
+    tokio::time::sleep(grace).await;
 }
 
 fn note(listener: &'static str, ended: Result<(), JoinError>) {
@@ -214,13 +251,16 @@ struct Shared<H> {
     handler: Arc<H>,
     tls: Option<Arc<Identity>>,
     limits: Limits,
+    ask: bool,
     rules: Arc<Rules>,
     meters: metrics::HttpMeters,
     http1: http1::Builder,
+    /// When a listed proxy that sends no header was last logged, in seconds.
+    warned_at: AtomicI64,
 }
 
 impl<H: Handler> Shared<H> {
-    fn new(name: &'static str, handler: Arc<H>, tls: Option<Arc<Identity>>, limits: Limits) -> Self {
+    fn new(name: &'static str, handler: Arc<H>, tls: Option<Arc<Identity>>, limits: Limits, ask: bool) -> Self {
         let rules =
             Arc::new(Rules { max: limits.body_bytes, timeout: limits.body, budget: Budget::new(limits.bodies_buffered) });
         let mut http1 = http1::Builder::new();
@@ -232,7 +272,40 @@ impl<H: Handler> Shared<H> {
             .max_headers(limits::HEADERS_MAX_COUNT)
             .max_header_size(limits::HEADERS_MAX_BYTES)
             .max_buf_size(limits::HTTP_BUFFER_BYTES);
-        Self { name, handler, tls, limits, rules, meters: metrics::HttpMeters::new(name), http1 }
+        let (meters, warned_at) = (metrics::HttpMeters::new(name), AtomicI64::new(i64::MIN));
+        Self { name, handler, tls, limits, ask, rules, meters, http1, warned_at }
+    }
+
+    /// The client behind a listed proxy; `None` when the connection is not to be served.
+    async fn client_behind(&self, come: &mut Come) -> Option<IpAddr> {
+        let client = match proxy::take(&mut come.socket, self.limits.proxy).await {
+            // nobody is behind it: a health check of its own
+            Ok(client) => client.unwrap_or(come.peer),
+            Err(error) => {
+                self.proxy_failed(come.peer, &error);
+                return None;
+            }
+        };
+        match come.slot.count_for(client) {
+            Ok(()) => Some(client),
+            Err(reason) => {
+                refused(self.name, reason);
+                None
+            }
+        }
+    }
+
+    /// A proxy that we are told of and that sends no header takes every delivery with it: said, once a minute.
+    fn proxy_failed(&self, proxy: IpAddr, error: &ProxyError) {
+        refused(self.name, error.reason());
+        let (now, last) = (time::now().seconds(), self.warned_at.load(Ordering::Relaxed));
+        if now.saturating_sub(last) >= limits::WARN_PERIOD_SECONDS {
+            self.warned_at.store(now, Ordering::Relaxed);
+            tracing::warn!(
+                listener = self.name, %proxy, %error,
+                "a proxy of [listen].proxy_protocol_from: connection closed; let it send the PROXY protocol, or take it off the list"
+            );
+        }
     }
 }
 
@@ -250,29 +323,56 @@ fn http2(spawner: Spawner) -> http2::Builder<Spawner> {
     builder
 }
 
-/// One connection from accept to close.
-async fn connection<H: Handler>(
-    shared: Arc<Shared<H>>,
+/// A connection that was just accepted.
+struct Come {
     socket: TcpStream,
     peer: IpAddr,
+    /// It comes from a listed proxy.
+    proxied: bool,
     slot: Slot,
-    mut stop: watch::Receiver<bool>,
-) {
-    if let Err(error) = socket.set_nodelay(true) {
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone)]
+struct Client {
+    peer: IpAddr,
+    certificate: Option<Arc<Presented>>,
+}
+
+/// One connection from accept to close.
+async fn connection<H: Handler>(shared: Arc<Shared<H>>, mut come: Come, mut stop: watch::Receiver<bool>) {
+    if let Err(error) = come.socket.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
+    let peer = if come.proxied {
+        let named = tokio::select! {
+            biased;
+            () = stopped(&mut stop) => return,
+            named = shared.client_behind(&mut come) => named,
+        };
+        let Some(client) = named else { return };
+        client
+    } else {
+        come.peer
+    };
+    let Come { socket, slot, .. } = come;
     let marks = Arc::new(Marks::default());
     let (write, linger) = (shared.limits.write, shared.limits.linger);
     let stream = match &shared.tls {
         None => Stream::plain(socket, Arc::clone(&marks), write, linger),
         Some(identity) => {
-            let handshake = TlsAcceptor::from(identity.config()).accept(socket);
+            let handshake = TlsAcceptor::from(identity.config(shared.ask)).accept(socket);
             let result = tokio::select! {
                 biased;
-                () = stopped(&mut stop) => return,
+                () = stopped_for(&mut stop, limits::NEWCOMER_GRACE) => return,
                 result = tokio::time::timeout(shared.limits.handshake, handshake) => result,
             };
             match result {
+                // RFC 8737, section 3: the handshake was all that there is to it
+                Ok(Ok(tls)) if tls.get_ref().1.alpn_protocol() == Some(challenge::ALPN) => {
+                    metrics::tls_handshake("acme");
+                    return;
+                }
                 Ok(Ok(tls)) => {
                     metrics::tls_handshake("ok");
                     Stream::tls(tls, Arc::clone(&marks), write, linger)
@@ -291,10 +391,11 @@ async fn connection<H: Handler>(
         }
     };
     let name = shared.name;
+    let client = Client { peer, certificate: Presented::new(stream.client_certificates()) };
     let served = if stream.is_h2() {
-        serve_h2(shared, stream, peer, marks, stop).await
+        serve_h2(shared, stream, client, marks, stop).await
     } else {
-        serve_h1(shared, stream, peer, marks, stop).await
+        serve_h1(shared, stream, client, marks, stop).await
     };
     if let Err(error) = served {
         tracing::debug!(listener = name, %peer, %error, "connection ended");
@@ -305,17 +406,28 @@ async fn connection<H: Handler>(
 async fn serve_h1<H: Handler>(
     shared: Arc<Shared<H>>,
     stream: Stream,
-    peer: IpAddr,
+    client: Client,
     marks: Arc<Marks>,
     mut stop: watch::Receiver<bool>,
 ) -> hyper::Result<()> {
     let builder = shared.http1.clone();
     let idle = Arc::clone(&marks);
-    let service = service_fn(move |request| answer(Arc::clone(&shared), peer, Arc::clone(&marks), request));
+    let asked = Arc::new(Notify::new());
+    let asks = Arc::clone(&asked);
+    let service = service_fn(move |request| {
+        asks.notify_one();
+        answer(Arc::clone(&shared), client.clone(), Arc::clone(&marks), request)
+    });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     tokio::select! {
         result = connection.as_mut() => return result,
         () = stopped(&mut stop) => {}
+    }
+    // the first request may be on its way; whoever has asked before is told here already
+    tokio::select! {
+        result = connection.as_mut() => return result,
+        () = asked.notified() => {}
+        () = tokio::time::sleep(limits::NEWCOMER_GRACE) => {}
     }
     if !idle.answering.load(Ordering::Relaxed) {
         // Idle, so what an earlier request left unread has been read since: a stop need not linger for it.
@@ -329,7 +441,7 @@ async fn serve_h1<H: Handler>(
 async fn serve_h2<H: Handler>(
     shared: Arc<Shared<H>>,
     stream: Stream,
-    peer: IpAddr,
+    client: Client,
     marks: Arc<Marks>,
     mut stop: watch::Receiver<bool>,
 ) -> hyper::Result<()> {
@@ -340,7 +452,7 @@ async fn serve_h2<H: Handler>(
     let seen = Arc::clone(&activity);
     let service = service_fn(move |request| {
         let busy = Busy::new(&seen);
-        let answered = answer(Arc::clone(&shared), peer, Arc::clone(&marks), request);
+        let answered = answer(Arc::clone(&shared), client.clone(), Arc::clone(&marks), request);
         async move {
             let result = answered.await;
             drop(busy);
@@ -413,7 +525,7 @@ impl Drop for Busy {
 /// One request: hand it to the handler, whatever happens there.
 async fn answer<H: Handler>(
     shared: Arc<Shared<H>>,
-    peer: IpAddr,
+    client: Client,
     marks: Arc<Marks>,
     request: Request<hyper::body::Incoming>,
 ) -> Result<Outgoing, Infallible> {
@@ -437,7 +549,8 @@ async fn answer<H: Handler>(
             path: parts.uri.path().to_owned(),
             query: parts.uri.query().unwrap_or_default().to_owned(),
             headers,
-            peer,
+            peer: client.peer,
+            certificate: client.certificate,
             body,
         };
         let answered = caught(async { shared.handler.handle(incoming).await }).await;

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
@@ -57,6 +58,14 @@ impl Stream {
         match &self.socket {
             Socket::Plain(_) => false,
             Socket::Tls(tls) => tls.get_ref().1.alpn_protocol() == Some(b"h2"),
+        }
+    }
+
+    /// The certificates that the client has presented, its own first.
+    pub(super) fn client_certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        match &self.socket {
+            Socket::Plain(_) => None,
+            Socket::Tls(tls) => tls.get_ref().1.peer_certificates(),
         }
     }
 

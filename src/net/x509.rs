@@ -1,6 +1,7 @@
-//! The few fields of a certificate that we show or check: names as raw bytes, and validity (RFC 5280, section 4.1).
+//! The few fields of certificates and lists of revoked certificates that we show or check (RFC 5280, sections 4.1, 4.2.1.6 and 5.1).
 //!
-//! This decides nothing about trust (webpki does); it reads our own server certificate.
+//! This decides nothing about trust (webpki does): it reads our own server certificate, the end of a list's validity, and the names of
+//! client certificates that webpki has found good.
 
 use crate::time::Timestamp;
 
@@ -8,11 +9,31 @@ const INTEGER: u8 = 0x02;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 const SEQUENCE: u8 = 0x30;
+const SET: u8 = 0x31;
+const OCTET_STRING: u8 = 0x04;
+const OBJECT_IDENTIFIER: u8 = 0x06;
 const EXPLICIT_VERSION: u8 = 0xa0;
+const EXPLICIT_EXTENSIONS: u8 = 0xa3;
+/// `id-at-commonName`, 2.5.4.3.
+const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
+/// `id-ce-subjectAltName`, 2.5.29.17.
+const ALTERNATIVE_NAMES: &[u8] = &[0x55, 0x1d, 0x11];
+/// Alternative names that are text: e-mail address, host name, URI.
+const TEXT_NAMES: [u8; 3] = [0x81, 0x82, 0x86];
+/// Forms of a common name whose bytes are ASCII or UTF-8: UTF8String, PrintableString, IA5String.
+const TEXT_STRINGS: [u8; 3] = [0x0c, 0x13, 0x16];
+/// `keyIdentifier [0]` of an AuthorityKeyIdentifier.
+const KEY_IDENTIFIER: u8 = 0x80;
+/// id-ce-authorityKeyIdentifier, 2.5.29.35 (RFC 5280, section 4.2.1.1).
+const AUTHORITY_KEY_IDENTIFIER: &[u8] = &[0x55, 0x1d, 0x23];
 
 /// What a certificate says about itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fields<'a> {
+    /// Serial number, as DER without its header.
+    pub(super) serial: &'a [u8],
+    /// Identifier of the issuer's key, where the certificate names it.
+    pub(super) authority: Option<&'a [u8]>,
     /// Issuer, as DER without its header.
     pub(super) issuer: &'a [u8],
     /// Subject, likewise.
@@ -21,6 +42,8 @@ pub(super) struct Fields<'a> {
     pub(super) not_before: Timestamp,
     /// End of validity.
     pub(super) not_after: Timestamp,
+    /// What follows the subject.
+    rest: Der<'a>,
 }
 
 /// Read a DER certificate; `None` when it is not one.
@@ -31,17 +54,112 @@ pub(super) fn read(certificate: &[u8]) -> Option<Fields<'_>> {
     if body.0.first() == Some(&EXPLICIT_VERSION) {
         body.take(EXPLICIT_VERSION)?;
     }
-    body.take(INTEGER)?; // serial number
+    let serial = body.take(INTEGER)?;
     body.take(SEQUENCE)?; // signature algorithm
     let issuer = body.take(SEQUENCE)?;
     let mut validity = Der(body.take(SEQUENCE)?);
     let not_before = validity.time()?;
     let not_after = validity.time()?;
     let subject = body.take(SEQUENCE)?;
-    Some(Fields { issuer, subject, not_before, not_after })
+    let rest = body;
+    Some(Fields { serial, authority: authority(&mut body), issuer, subject, not_before, not_after, rest })
+}
+
+/// What a certificate is for: its alternative names that are text (host names, e-mail addresses, URIs), or the common names of its
+/// subject when it has no such alternative name. Empty when it cannot be read.
+pub(super) fn names(certificate: &[u8]) -> Vec<String> {
+    let Some(fields) = read(certificate) else { return Vec::new() };
+    match alternative_names(fields.rest) {
+        Some(names) if names.is_empty() => common_names(fields.subject),
+        Some(names) => names,
+        None => Vec::new(),
+    }
+}
+
+/// The outer `None`: the certificate cannot be read, and nothing must be concluded from names that are not seen.
+fn alternative_names(mut rest: Der<'_>) -> Option<Vec<String>> {
+    let mut names = Vec::new();
+    while !rest.0.is_empty() {
+        let (EXPLICIT_EXTENSIONS, extensions) = rest.next()? else { continue };
+        let mut list = Der(Der(extensions).take(SEQUENCE)?);
+        while !list.0.is_empty() {
+            let mut extension = Der(list.take(SEQUENCE)?);
+            let alternative = extension.take(OBJECT_IDENTIFIER)? == ALTERNATIVE_NAMES;
+            while alternative && !extension.0.is_empty() {
+                let (OCTET_STRING, value) = extension.next()? else { continue };
+                let mut general = Der(Der(value).take(SEQUENCE)?);
+                while !general.0.is_empty() {
+                    let (tag, name) = general.next()?;
+                    if TEXT_NAMES.contains(&tag) {
+                        names.push(std::str::from_utf8(name).ok()?.to_owned());
+                    }
+                }
+            }
+        }
+    }
+    Some(names)
+}
+
+fn common_names(subject: &[u8]) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut sets = Der(subject);
+    while let Some(set) = sets.take(SET) {
+        let mut attributes = Der(set);
+        while let Some(attribute) = attributes.take(SEQUENCE) {
+            let mut attribute = Der(attribute);
+            let common = attribute.take(OBJECT_IDENTIFIER) == Some(COMMON_NAME);
+            if let Some((tag, value)) = attribute.next()
+                && common
+                && TEXT_STRINGS.contains(&tag)
+                && let Ok(name) = std::str::from_utf8(value)
+            {
+                names.push(name.to_owned());
+            }
+        }
+    }
+    names
+}
+
+/// When a DER list of revoked certificates expires; `None` when it is none, or does not say.
+pub(super) fn list_expires(list: &[u8]) -> Option<Timestamp> {
+    let mut outer = Der(list);
+    let mut signed = Der(outer.take(SEQUENCE)?);
+    let mut body = Der(signed.take(SEQUENCE)?);
+    if body.0.first() == Some(&INTEGER) {
+        body.take(INTEGER)?; // version
+    }
+    body.take(SEQUENCE)?; // signature algorithm
+    body.take(SEQUENCE)?; // issuer
+    body.time()?; // when it was made
+    body.time()
+}
+
+/// The key identifier of the AuthorityKeyIdentifier, in what follows the subject.
+fn authority<'a>(body: &mut Der<'a>) -> Option<&'a [u8]> {
+    let mut extensions = loop {
+        let (tag, content) = body.next()?;
+        if tag == EXPLICIT_EXTENSIONS {
+            break Der(Der(content).take(SEQUENCE)?);
+        }
+    };
+    loop {
+        let mut extension = Der(extensions.take(SEQUENCE)?);
+        if extension.take(OBJECT_IDENTIFIER)? != AUTHORITY_KEY_IDENTIFIER {
+            continue;
+        }
+        let value = loop {
+            // a BOOLEAN says before it whether the extension is critical
+            let (tag, content) = extension.next()?;
+            if tag == OCTET_STRING {
+                break content;
+            }
+        };
+        return Der(Der(value).take(SEQUENCE)?).take(KEY_IDENTIFIER);
+    }
 }
 
 /// What is left of a run of DER values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Der<'a>(&'a [u8]);
 
 impl<'a> Der<'a> {
@@ -128,9 +246,34 @@ mod tests {
         }
     }
 
+    /// A certificate with a common name and alternative names.
+    fn named(common: &str, alternative: Vec<rcgen::SanType>) -> Vec<u8> {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, "Warehouse Ltd");
+        params.distinguished_name.push(rcgen::DnType::CommonName, common);
+        params.subject_alt_names = alternative;
+        params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn a_common_name_counts_only_where_there_is_no_alternative_name() {
+        assert_eq!(names(&named("wms-1", vec![])), ["wms-1"]);
+        let dns = || rcgen::SanType::DnsName("wms.example".try_into().unwrap());
+        assert_eq!(names(&named("wms-1", vec![dns()])), ["wms.example"]);
+        let uri = rcgen::SanType::URI("spiffe://example/wms".try_into().unwrap());
+        let mail = rcgen::SanType::Rfc822Name("wms@example.com".try_into().unwrap());
+        assert_eq!(names(&named("x", vec![uri, mail, dns()])), ["spiffe://example/wms", "wms@example.com", "wms.example"]);
+        let address = rcgen::SanType::IpAddress([192, 0, 2, 7].into());
+        assert_eq!(names(&named("wms-1", vec![address])), ["wms-1"], "an address is no name");
+        assert_eq!(names(b"rubbish"), [] as [&str; 0]);
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            drop(names(&bytes));
+            list_expires(&bytes);
             if let Some(fields) = read(&bytes) {
                 prop_assert!(fields.subject.len() < bytes.len());
             }
@@ -141,6 +284,7 @@ mod tests {
             let made = crate::net::tls::make_self_made(&["box".to_owned()], Timestamp::from_seconds(1_800_000_000)).unwrap();
             let mut der = crate::net::tls::certificates(made.cert_pem.as_bytes()).unwrap().remove(0).to_vec();
             der[at] = to;
+            drop(names(&der));
             if let Some(fields) = read(&der) {
                 prop_assert!(fields.issuer.len() < der.len());
             }

@@ -78,6 +78,7 @@ impl Fetcher {
     /// A worker.
     pub fn new(source: FetchSource, state: SharedState, journal: Journal, appender: Appender) -> Self {
         let budget = Budget::new(source.requests, source.per);
+        metrics::fetches_begin(&source.name);
         Self { source, state, journal, appender, budget, progress: HashMap::new() }
     }
 
@@ -108,7 +109,6 @@ impl Fetcher {
             let from = (number, Box::from(""));
             state.tasks().range(from..).take_while(|((source, _), _)| *source == number).map(|(_, t)| t.clone()).collect()
         };
-        metrics::fetch_tasks(&self.source.name, due.len() as u64);
         self.progress.retain(|key, _| due.iter().any(|task| task.need.key == *key));
         due.retain(|task| {
             let progress = self.progress.get(&task.need.key);

@@ -1,6 +1,6 @@
 //! The public listener: `POST /in/<source>[/<token>]`, authenticated, identified, appended to the journal, answered.
 //!
-//! Order matters and is the same for every platform: route, address list, path token, greeting (pings that come before any
+//! Order matters and is the same for every platform: route, address list, path token, client certificate, greeting (pings that come before any
 //! signature), body (capped and timed), authentication over the raw bytes, identity, journal, answer. A 2xx leaves only after
 //! the commit that holds the delivery. After authentication nothing is refused for its content; before it, nothing of the
 //! body is looked at. Anything that names no source is a bare 404, and so is a wrong path token: nobody learns which
@@ -15,18 +15,16 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 use ring::digest::{Context, SHA256, digest};
 
-use crate::limits::{NAME_MAX_BYTES, RETRY_AFTER_SECONDS};
+use crate::limits::{NAME_MAX_BYTES, RETRY_AFTER_SECONDS, WARN_PERIOD_SECONDS};
 use crate::metrics::{self, DeliveryResult, SourceMeters};
 use crate::net::body::BodyError;
+use crate::net::client_auth::{ClientRefusal, ClientTrust};
 use crate::net::serve::{Handler, Incoming, Outgoing};
 use crate::sources::{Refusal, Source, signature};
 use crate::store::codec::encode_record;
 use crate::store::journal::{Appender, Pending, Refused};
 use crate::time;
 use crate::types::{Delivery, DeliveryKey, HeaderList, Identity, Message, Network, Record, RecordBody, Secret, SourceId};
-
-/// At most one log line about refused deliveries in so many seconds, for each source.
-const WARN_EVERY_SECONDS: i64 = 60;
 
 /// What ingest needs to know of one source.
 pub struct Route {
@@ -35,6 +33,8 @@ pub struct Route {
     secrets: Vec<Secret>,
     token: Option<Secret>,
     allow: Vec<Network>,
+    /// Whose certificate a client must have; `None`: nobody's.
+    clients: Option<ClientTrust>,
     kept_headers: Vec<String>,
     meters: SourceMeters,
     /// When the last refusal was logged, in seconds.
@@ -52,16 +52,56 @@ impl Route {
     ) -> Self {
         let kept_headers = adapter.kept_headers();
         let meters = SourceMeters::new(id.as_str(), secrets.len());
-        Self { id, adapter, secrets, token, allow, kept_headers, meters, warned_at: AtomicI64::new(i64::MIN) }
+        let warned_at = AtomicI64::new(i64::MIN);
+        Self { id, adapter, secrets, token, allow, clients: None, kept_headers, meters, warned_at }
     }
 
-    /// Say that a delivery was refused: once a minute at most, because anybody can make us say it.
-    fn warn(&self, peer: IpAddr, refusal: Refusal) {
+    /// Take deliveries only from clients with a certificate that this trusts.
+    #[must_use]
+    pub fn from_clients(self, trust: ClientTrust) -> Self {
+        metrics::client_list_expires(self.id.as_str(), trust.list_expires());
+        for refusal in ClientRefusal::ALL {
+            metrics::client_refused(self.id.as_str(), refusal.as_str(), 0);
+        }
+        Self { clients: Some(trust), ..self }
+    }
+
+    /// Whom it trusts to deliver, when it asks for a certificate.
+    pub fn clients(&self) -> Option<&ClientTrust> {
+        self.clients.as_ref()
+    }
+
+    /// True once a minute: for what anybody can make us say.
+    fn may_warn(&self) -> bool {
         let (now, last) = (time::now().seconds(), self.warned_at.load(Ordering::Relaxed));
-        if now.saturating_sub(last) >= WARN_EVERY_SECONDS {
+        let may = now.saturating_sub(last) >= WARN_PERIOD_SECONDS;
+        if may {
             self.warned_at.store(now, Ordering::Relaxed);
+        }
+        may
+    }
+
+    /// Say that a delivery was refused.
+    fn warn(&self, peer: IpAddr, refusal: Refusal) {
+        if self.may_warn() {
             tracing::warn!(source = %self.id, %peer, reason = refusal.as_str(), "delivery refused: check the source's secret");
         }
+    }
+
+    /// Does the client's certificate do? Why not is for us alone.
+    fn certified(&self, request: &Incoming) -> bool {
+        let Some(trust) = &self.clients else { return true };
+        let Err(refusal) = trust.verify(request.certificate.as_deref()) else { return true };
+        self.meters.delivery(DeliveryResult::BadCertificate);
+        metrics::client_refused(self.id.as_str(), refusal.as_str(), 1);
+        let (reason, peer) = (refusal.as_str(), request.peer);
+        let client = request.certificate.as_ref().map(|presented| presented.name()).unwrap_or_default();
+        if self.may_warn() {
+            tracing::warn!(source = %self.id, %peer, client, reason, "delivery refused: the client's certificate does not do");
+        } else {
+            tracing::debug!(source = %self.id, %peer, client, reason, "refused");
+        }
+        false
     }
 }
 
@@ -82,7 +122,13 @@ impl Ingest {
 
     /// Take a new configuration into use; requests under way finish under the old one.
     pub fn replace(&self, routes: Vec<Route>) {
-        *self.routes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(by_name(routes));
+        let new = Arc::new(by_name(routes));
+        let old = std::mem::replace(&mut *self.routes.write().unwrap_or_else(PoisonError::into_inner), Arc::clone(&new));
+        // a list that is in use no more must not be seen to expire
+        let ended = |name: &&String| new.get(*name).is_none_or(|route| route.clients.is_none());
+        for name in old.iter().filter(|(_, route)| route.clients.is_some()).map(|(name, _)| name).filter(ended) {
+            metrics::client_list_expires(name, None);
+        }
     }
 
     fn route(&self, path: &str) -> Option<(Arc<Route>, Option<String>)> {
@@ -110,6 +156,9 @@ impl Handler for Ingest {
             route.meters.delivery(refused);
             tracing::debug!(source = %route.id, peer = %request.peer, reason = refused.as_str(), "refused");
             return status(StatusCode::NOT_FOUND);
+        }
+        if !route.certified(&request) {
+            return status(StatusCode::FORBIDDEN);
         }
         self.deliver(&route, request).await
     }

@@ -5,8 +5,10 @@
 //! - [`apply`]: the fold: journal records in, state out. The only writer of levels.
 //! - [`fetch`]: fetch tasks in the state in, answers appended to the journal.
 //! - [`retain`]: drops raw deliveries that are old and folded.
+//! - [`certificate`]: keeps the public listener's certificate new: watches its files, or renews it by ACME.
 
 pub mod apply;
+pub mod certificate;
 pub mod fetch;
 pub mod ingest;
 pub mod retain;

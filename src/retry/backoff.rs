@@ -20,7 +20,7 @@ pub fn delay(failures: u32, seed: u64, asked: Option<Duration>) -> Duration {
 }
 
 /// A well-mixed number (SplitMix64's finaliser, Steele et al. 2014).
-fn mix(seed: u64) -> u64 {
+pub(super) fn mix(seed: u64) -> u64 {
     let z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

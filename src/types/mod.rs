@@ -13,6 +13,7 @@
 //! | record | [`Record`] | one entry of the journal |
 //! | item map | [`ItemMap`] | a platform's item ids and our SKUs, compact |
 //! | network | [`Network`] | an address or a range of addresses, for address lists |
+//! | token | [`Token`] | who may ask the admin API for what, without the secret itself |
 
 mod fact;
 mod items;
@@ -23,6 +24,7 @@ mod quantity;
 mod record;
 mod secret;
 mod settings;
+mod tokens;
 
 pub use fact::{Change, Fact, Item, Measure, Need, Observation, Place, Said, Stamp, Standing, Unreadable};
 pub use items::{ItemMap, ItemMapBuilder, ItemMapDigest, ItemMapRef, ItemMaps, NotMapped, PartsDigest};
@@ -33,3 +35,4 @@ pub use quantity::{BadQuantity, Quantity};
 pub use record::{Decision, Delivery, DeliveryKey, FetchFailed, Fetched, ItemsPart, Record, RecordBody};
 pub use secret::Secret;
 pub use settings::{Problem, Settings, closest};
+pub use tokens::{Role, TOKENS_FILE, Token, Tokens};

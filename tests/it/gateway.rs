@@ -149,7 +149,8 @@ impl Gateway {
             let after = |label: &str| text.lines().find_map(|l| l.strip_prefix(label)?.parse::<SocketAddr>().ok());
             // the line after these tells that both are whole
             let whole = text.lines().count() >= 2 && text.ends_with('\n');
-            whole.then(|| Some((after("listening on https://")?, after("admin on http://")?))).flatten()
+            let admin = || after("admin on http://").or_else(|| after("admin on https://"));
+            whole.then(|| Some((after("listening on https://")?, admin()?))).flatten()
         });
         let Some((public, admin)) = addresses else {
             let status = wait(&mut child);

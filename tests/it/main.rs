@@ -7,6 +7,7 @@
     reason = "a test fails by panicking, measures its own patience, and is the client of the sockets"
 )]
 
+mod access;
 mod backup;
 mod demo;
 mod disk;
@@ -26,3 +27,4 @@ mod rust_source;
 mod service;
 mod start;
 mod tidy;
+mod watching;

@@ -38,19 +38,21 @@ async fn health_and_metrics() {
         r#"stockgate_warehouse_skus{warehouse="main",state="in-stock"} 2"#,
         "stockgate_ledger_sequence 3",
         "stockgate_fold_lag_records 0",
-        "stockgate_journal_queue_depth 0",
+        "stockgate_journal_queue_records 0",
         "stockgate_ready 1",
-        "stockgate_tls_certificate_self_made 1",
+        r#"stockgate_tls_certificate_self_made{listener="public"} 1"#,
     ] {
         assert!(text.lines().any(|l| l == line), "no line `{line}` in\n{text}");
     }
     for name in [
         "stockgate_ack_duration_seconds_bucket",
         "stockgate_journal_commit_duration_seconds_bucket",
-        "stockgate_source_silence_seconds",
+        "stockgate_source_last_delivery_timestamp_seconds",
         "stockgate_tls_handshakes_total",
         "stockgate_connections{",
-        "stockgate_tls_certificate_expiry_timestamp_seconds",
+        r#"stockgate_tls_certificate_not_after_timestamp_seconds{listener="public"}"#,
+        r#"stockgate_tls_certificate_lifetime_remaining_ratio{listener="public"}"#,
+        r#"stockgate_tls_certificate_reloads_total{listener="public",outcome="ok"}"#,
         "stockgate_store_bytes",
         "stockgate_build_info{",
         "process_resident_memory_bytes",
@@ -168,7 +170,9 @@ async fn no_secret_is_ever_shown() {
         .until("the api was asked", async || gateway.metric(r#"stockgate_fetch_tasks{source="till"}"#).await == "1")
         .await;
     let unreachable = r#"stockgate_fetches_total{source="till",result="unreachable"}"#;
-    gateway.until("the call failed", async || !gateway.metric(unreachable).await.is_empty()).await;
+    gateway
+        .until("the call failed", async || gateway.metric(unreachable).await.parse().is_ok_and(|calls: u64| calls > 0))
+        .await;
     run(&mut gateway.command(&["reload"]), "").ok();
 
     let mut shown = String::new();

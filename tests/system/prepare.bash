@@ -10,16 +10,28 @@ install() {
     command -v strace >/dev/null || missing+=(strace)
     command -v mkfs.ext4 >/dev/null || missing+=(e2fsprogs)
     command -v mount >/dev/null || missing+=(mount)
-    command -v systemd-socket-activate >/dev/null || missing+=(systemd)
-    command -v pgrep >/dev/null || missing+=(procps)
-    if ((${#missing[@]})) || ! command -v promtool >/dev/null; then
+    # the package: its life under systemd, its pages, what Debian's own checker says of it
+    command -v systemd-socket-activate >/dev/null && [[ -x /lib/systemd/systemd ]] || missing+=(systemd)
+    command -v ip >/dev/null && command -v ss >/dev/null || missing+=(iproute2)
+    command -v ps >/dev/null && command -v pgrep >/dev/null || missing+=(procps)
+    command -v lintian >/dev/null || missing+=(lintian)
+    command -v man >/dev/null || missing+=(man-db)
+    python3 -c 'import json, tomllib' 2>/dev/null || missing+=(python3)
+    if ((${#missing[@]})) || ! command -v promtool >/dev/null || ! command -v prometheus >/dev/null ||
+        [[ ! -e /usr/lib/nginx/modules/ngx_stream_module.so ]]; then
         apt-get update -qq
     fi
     if ((${#missing[@]})); then
         DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
     fi
-    # promtool alone: the package would start a server
-    if ! command -v promtool >/dev/null; then
+    # nginx with its stream module, for a proxy in front; only the files, since the packages would start a server
+    if ! command -v nginx >/dev/null || [[ ! -e /usr/lib/nginx/modules/ngx_stream_module.so ]]; then
+        mkdir "$scratch/nginx"
+        (cd "$scratch/nginx" && apt-get -o APT::Sandbox::User=root download -qq nginx libnginx-mod-stream && for deb in *.deb; do dpkg-deb -x "$deb" .; done) >/dev/null
+        export NGINX=$scratch/nginx/usr/sbin/nginx NGINX_MODULES=$scratch/nginx/usr/lib/nginx/modules
+    fi
+    # the programs alone: the package would start a server
+    if ! command -v promtool >/dev/null || ! command -v prometheus >/dev/null; then
         mkdir "$scratch/prometheus"
         (cd "$scratch/prometheus" && apt-get -o APT::Sandbox::User=root download -qq prometheus && dpkg-deb -x prometheus_*.deb .) >/dev/null
         export PATH="$scratch/prometheus/usr/bin:$PATH"

@@ -35,6 +35,24 @@ fn every_route_is_described_with_its_parameters_and_nothing_else_is() {
     assert_eq!(described, routes);
 }
 
+#[test]
+fn the_role_of_every_route_is_described_and_what_is_answered_without() {
+    let document = document();
+    for route in ROUTES {
+        let operation = &document["paths"][route.path][route.method.as_str().to_lowercase()];
+        let role = match route.need {
+            Need::Nothing => None,
+            Need::Read => Some("read"),
+            Need::Operator | Need::Deliveries => Some("operator"),
+        };
+        let described =
+            operation["security"].as_array().expect("security").first().map(|s| s["token"][0].as_str().expect("a role"));
+        assert_eq!(described, role, "{} {}", route.method, route.path);
+        assert_eq!(!operation["responses"]["401"].is_null(), role.is_some(), "{} {}", route.method, route.path);
+        assert!(role != Some("operator") || !operation["responses"]["403"].is_null(), "{} {}", route.method, route.path);
+    }
+}
+
 /// Every `$ref` of a document.
 fn references<'a>(json: &'a Json, found: &mut Vec<&'a str>) {
     match json {
@@ -100,6 +118,7 @@ async fn answers_have_exactly_the_fields_that_the_description_promises() {
         ("/api/v1/stock/main/A-1", "/api/v1/stock/{warehouse}/{sku}"),
         ("/api/v1/explain/main/A-1", "/api/v1/explain/{warehouse}/{sku}"),
         ("/api/v1/warehouses", "/api/v1/warehouses"),
+        ("/api/v1/drift", "/api/v1/drift"),
         ("/api/v1/sources", "/api/v1/sources"),
         ("/api/v1/dead-letters", "/api/v1/dead-letters"),
         ("/api/v1/dead-letters/1", "/api/v1/dead-letters/{id}"),
@@ -116,6 +135,7 @@ async fn answers_have_exactly_the_fields_that_the_description_promises() {
         ("/api/v1/explain/main/A-1", "history", 0, "Changed"),
         ("/api/v1/explain/main/A-1", "history", 1, "Ignored"),
         ("/api/v1/warehouses", "warehouses", 0, "Warehouse"),
+        ("/api/v1/drift", "drift", 0, "Differing"),
         ("/api/v1/sources", "sources", 0, "Source"),
         ("/api/v1/dead-letters", "dead_letters", 0, "DeadLetter"),
     ] {

@@ -61,7 +61,10 @@ async fn the_metrics_follow_the_state() {
     let page = answer.text();
     for (series, expected) in [
         ("stockgate_warehouse_units{warehouse=\"metered-hall\"}", "2.5"),
-        ("stockgate_levels{warehouse=\"metered-hall\"}", "2"),
+        ("stockgate_warehouse_inflow_units_total{warehouse=\"metered-hall\"}", "2.5"),
+        ("stockgate_warehouse_outflow_units_total{warehouse=\"metered-hall\"}", "0"),
+        ("stockgate_warehouse_low_skus{warehouse=\"metered-hall\"}", "0"),
+        ("stockgate_drift_positions{source=\"wms\"}", "0"),
         ("stockgate_warehouse_skus{warehouse=\"metered-hall\",state=\"out\"}", "1"),
         ("stockgate_dead_letters{cause=\"bad-sku\"}", "0"),
         ("stockgate_fetch_tasks{source=\"wms\"}", "0"),
@@ -77,10 +80,38 @@ async fn the_metrics_follow_the_state() {
         "stockgate_fold_lag_seconds",
         "stockgate_ready",
         "stockgate_ledger_sequence",
-        "stockgate_source_silence_seconds{source=\"wms\"}",
+        "stockgate_clock_timestamp_seconds",
     ] {
         assert!(value(page, series).is_some(), "{series}");
     }
+}
+
+#[tokio::test]
+async fn drift_is_counted_by_source_and_listed_in_pages() {
+    let world = World::new();
+    for (n, sku) in (0..).zip(["A", "B", "C"]) {
+        world.say_under("wms", "main", sku, count("5"), 10 * n + 1, &["wms"]);
+        let other = if sku == "B" { "5" } else { "4" };
+        world.say_under("shop", "main", sku, count(other), 10 * n + 2, &["wms"]);
+    }
+    let page = world.get("/metrics").await;
+    assert_eq!(value(page.text(), "stockgate_drift_positions{source=\"shop\"}"), Some("2"));
+    assert_eq!(value(page.text(), "stockgate_drift_positions{source=\"wms\"}"), Some("0"));
+    let mut seen = Vec::new();
+    let mut target = "/api/v1/drift?limit=1".to_owned();
+    loop {
+        let page = world.get(&target).await.json();
+        for row in page["drift"].as_array().expect("rows") {
+            let number = |said: &Json| format!("{} {}", said["source"].as_str().unwrap(), said["quantity"]);
+            let others = row["others"].as_array().expect("others");
+            assert_eq!(others.len(), 1);
+            seen.push(format!("{}: {}, {}", row["sku"].as_str().unwrap(), number(&row["counts"]), number(&others[0])));
+        }
+        let Some(next) = page["next"].as_str() else { break };
+        target = format!("/api/v1/drift?limit=1&after={next}");
+    }
+    assert_eq!(seen, ["A: wms 5, shop 4", "C: wms 5, shop 4"]);
+    assert_eq!(world.get("/api/v1/drift?after=?").await.status, 400);
 }
 
 #[tokio::test]

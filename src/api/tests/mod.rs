@@ -15,6 +15,7 @@ use crate::store::rows::{Cause, DeadLetter, IgnoredRow, PositionKey, Remains};
 use crate::store::state::NewEntry;
 use crate::types::{Change, Decision, Delivery, DeliveryKey, HeaderList, Quantity, Record, RecordBody, Seq, Stamp};
 
+mod access;
 mod backing_up;
 mod decisions;
 mod description;
@@ -30,7 +31,7 @@ struct World {
     health: Arc<Health>,
     reloads_work: Arc<AtomicBool>,
     writer: std::thread::JoinHandle<()>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 struct Reloads(Arc<AtomicBool>);
@@ -46,6 +47,12 @@ impl Actions for Reloads {
             }
         })
     }
+}
+
+/// A self-made certificate.
+fn identity() -> Identity {
+    let made = crate::net::tls::make_self_made(&["localhost".to_owned()], time::now()).expect("names");
+    Identity::from_pem(made.cert_pem.as_bytes(), made.key_pem.as_bytes()).expect("our own")
 }
 
 /// An answer, read whole.
@@ -76,6 +83,11 @@ impl Answered {
 
 impl World {
     fn new() -> Self {
+        Self::with_tokens(false)
+    }
+
+    /// One whose admin listener requires tokens, or does not.
+    fn with_tokens(required: bool) -> Self {
         let dir = tempfile::tempdir().expect("a scratch directory");
         let state = Arc::new(RwLock::new(State::open(dir.path(), 1 << 20).expect("opens")));
         let journal = Journal::open(dir.path(), 1 << 20, 0).expect("opens");
@@ -101,8 +113,11 @@ impl World {
             sources: Arc::new(RwLock::new(vec![source("shop", "/in/shop"), source("wms", "/in/wms/***")])),
             actions: Arc::new(Reloads(Arc::clone(&reloads_work))),
             names: Vec::new(),
+            access: Access::new(dir.path(), required),
+            identity: Arc::new(identity()),
+            acme: Arc::default(),
         });
-        Self { api, state, journal, health, reloads_work, writer, _dir: dir }
+        Self { api, state, journal, health, reloads_work, writer, dir }
     }
 
     /// Let a source say a number, as the fold would: position, audit entry or ignored report, totals.
@@ -187,6 +202,7 @@ impl World {
             query: query.to_owned(),
             headers,
             peer: [127, 0, 0, 1].into(),
+            certificate: None,
             body: Body::from(Bytes::copy_from_slice(body.as_bytes())),
         };
         let (parts, mut body) = self.api.handle(incoming).await.into_parts();

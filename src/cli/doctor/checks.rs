@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::cli::output::size;
 use crate::limits::JOURNAL_SEGMENT_BYTES;
+use crate::net::acme::{Reason, Report};
 use crate::time::Timestamp;
 
 /// How a check ended.
@@ -389,6 +390,8 @@ pub(super) fn clock(now: Timestamp, newest: Option<(&Path, Timestamp)>, synchron
 pub(super) enum Certificate {
     /// Made at the first start.
     NotYet,
+    /// Ordered by ACME; the self-made one serves.
+    Ordered,
     /// It does not read, or its key does not fit.
     Unusable(String),
     Usable {
@@ -400,13 +403,19 @@ pub(super) enum Certificate {
     },
 }
 
-/// A certificate that ends sooner needs somebody: renewals happen thirty days before.
+/// A certificate that ends sooner needs somebody: renewals happen thirty days before ..
 const RENEW: Duration = Duration::from_secs(14 * 24 * 3600);
+/// .. or when a third of a shorter lifetime is left: a fourth is late.
+const RENEW_PART: u32 = 4;
 
 pub(super) fn certificate(seen: &Certificate, now: Timestamp) -> Finding {
     const CHECK: &str = "certificate";
     let (not_before, not_after, self_made, missing) = match seen {
         Certificate::NotYet => return Finding::ok(CHECK, "self-made, at the first start"),
+        Certificate::Ordered => {
+            let advice = "the self-made one serves until it comes: see the check of ACME";
+            return Finding::warn(CHECK, "ordered, not here yet", advice);
+        }
         Certificate::Unusable(why) => {
             return Finding::fail(CHECK, why, "mend [tls].certificate and [tls].key, then `stockgate reload`");
         }
@@ -430,10 +439,28 @@ pub(super) fn certificate(seen: &Certificate, now: Timestamp) -> Finding {
         return Finding::warn(CHECK, format!("{kind}not for {}", missing.join(", ")), advice);
     }
     let days = not_after.since(now).as_secs() / 86_400;
-    if not_after.since(now) < RENEW {
+    if not_after.since(now) < RENEW.min(not_after.since(*not_before) / RENEW_PART) {
         return Finding::warn(CHECK, format!("{kind}expires in {days} days"), "renew it, then `stockgate reload`");
     }
     Finding::ok(CHECK, format!("{kind}valid until {not_after}"))
+}
+
+/// How it stands with ACME, as the gateway left it in the data directory.
+pub(super) fn acme(report: Option<&Report>) -> Finding {
+    const CHECK: &str = "acme";
+    let Some(report) = report else {
+        return Finding::ok(CHECK, "nothing was ordered yet: the gateway does it when it runs");
+    };
+    let Some(last) = report.last_failure.as_ref().filter(|_| report.failures > 0) else {
+        let at = report.last_success.map(|at| format!(", last at {at}")).unwrap_or_default();
+        return Finding::ok(CHECK, format!("{} brings certificates for {}{at}", report.directory, report.names.join(", ")));
+    };
+    let seen = format!("attempts that failed: {}, the last at {}: {}", report.failures, last.at, last.message);
+    let next = report.next_attempt.map(|at| format!("; it is tried again at {at}")).unwrap_or_default();
+    let advice = Reason::named(&last.reason).map_or("its log says more", Reason::advice);
+    let advice = format!("{advice}{next}, or at once by `stockgate reload`");
+    // a renewal has time: it begins long before the end
+    if report.last_success.is_some() { Finding::warn(CHECK, seen, advice) } else { Finding::fail(CHECK, seen, advice) }
 }
 
 // ---- gateway --------------------------------------------------------------------------------------------------------

@@ -14,13 +14,15 @@ use super::checks::{self, Bind, Certificate, Directory, Finding, Found, Gateway,
 use super::machine;
 use crate::cli::client::{Client, Reach};
 use crate::cli::serve::BUILT_IN_SECRET_FILE;
-use crate::cli::{code, environment};
-use crate::config::{self, Checked, Overrides, TlsChoice};
+use crate::cli::{code, environment, known};
+use crate::config::{self, AdminTls, Checked, Overrides, TlsChoice};
+use crate::net::client::{Trust, parse_fingerprint};
 use crate::net::serve::{Limits as ServerLimits, Server};
 use crate::net::tls::{Identity, TlsError};
+use crate::pipeline::certificate::kept::Kept;
 use crate::store::{restoring_path, state_path};
 use crate::time;
-use crate::types::Secret;
+use crate::types::{Secret, TOKENS_FILE};
 
 /// How long the gateway may take to say whether it is ready.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -54,6 +56,11 @@ pub(super) fn everything(args: &Args) -> Vec<Finding> {
     let newest = newest.as_ref().map(|(path, at)| (path.as_path(), *at));
     findings.push(checks::clock(now, newest, machine::synchronised()));
     findings.push(checks::certificate(&certificate(&config), now));
+    if let TlsChoice::Acme { acme, .. } = &config.tls {
+        let report = Kept::in_data(data).report();
+        let report = report.filter(|report| report.directory == acme.directory && report.names == acme.names);
+        findings.push(checks::acme(report.as_ref()));
+    }
     findings.push(checks::gateway(&gateway(args, &config)));
     findings.push(checks::descriptors(machine::open_files(), config.limits.connections));
     findings.push(checks::memory(machine::available_memory(), memory_wanted(&config)));
@@ -99,7 +106,16 @@ fn directory(path: &Path) -> Directory {
 /// Files with secrets that are there, and their modes.
 fn secrets(config: &Checked) -> Vec<(PathBuf, u32)> {
     let mut paths = vec![config.data_dir.join(BUILT_IN_SECRET_FILE), config.data_dir.join("tls-key.pem")];
-    if let TlsChoice::Files { key, .. } = &config.tls {
+    match &config.tls {
+        TlsChoice::Files { key, .. } => paths.push(key.clone()),
+        TlsChoice::Acme { acme, .. } => {
+            let kept = Kept::in_data(&config.data_dir);
+            paths.extend([kept.certificate_path(), kept.account_path(&acme.directory)]);
+        }
+        TlsChoice::SelfMade { .. } => {}
+    }
+    paths.push(config.data_dir.join(TOKENS_FILE));
+    if let AdminTls::Own(TlsChoice::Files { key, .. }) = &config.admin_access.tls {
         paths.push(key.clone());
     }
     // a place that is no file (the environment) is none of that name either
@@ -115,6 +131,11 @@ fn certificate(config: &Checked) -> Certificate {
     let own = config.data_dir.join("tls-cert.pem");
     let (identity, names) = match &config.tls {
         TlsChoice::SelfMade { .. } if !own.exists() => return Certificate::NotYet,
+        TlsChoice::Acme { .. } => match Kept::in_data(&config.data_dir).identity() {
+            Ok(None) => return Certificate::Ordered,
+            Ok(Some(kept)) => (Ok(kept), [].as_slice()),
+            Err(error) => (Err(error), [].as_slice()),
+        },
         TlsChoice::SelfMade { names } => {
             let read = |path: PathBuf| fs::read(&path).map_err(|error| TlsError::File { path, reason: error.to_string() });
             let pair = read(own).and_then(|cert| Ok((cert, read(config.data_dir.join("tls-key.pem"))?)));
@@ -140,8 +161,9 @@ fn gateway(args: &Args, config: &Checked) -> Gateway {
         // the system chooses a port at each start: nobody knows where to ask
         return Gateway::Stopped(addresses(config));
     }
-    let admin = args.admin.clone().unwrap_or_else(|| config.admin.to_string());
-    let client = match Client::within(&Reach::at(admin), PATIENCE) {
+    let (scheme, trust) = admin_trust(config);
+    let admin = args.admin.clone().unwrap_or_else(|| format!("{scheme}://{}", known::reachable(config.admin)));
+    let client = match Client::within(&Reach::at(admin, trust), PATIENCE) {
         Ok(client) => client,
         Err(failure) => return Gateway::Odd(failure.message),
     };
@@ -156,6 +178,27 @@ fn gateway(args: &Args, config: &Checked) -> Gateway {
         Err(failure) if failure.code == code::UNAVAILABLE => Gateway::Stopped(addresses(config)),
         Err(failure) => Gateway::Odd(failure.message),
     }
+}
+
+/// What the admin listener speaks, and the certificate that it must show: it is asked by an address that no certificate may name.
+fn admin_trust(config: &Checked) -> (&'static str, Option<Trust>) {
+    let choice = match &config.admin_access.tls {
+        AdminTls::Off => return ("http", None),
+        AdminTls::Public => &config.tls,
+        AdminTls::Own(own) => own,
+    };
+    let pinned = |own: Identity| parse_fingerprint(&own.fingerprint()).map(Trust::Fingerprint);
+    let trust = match choice {
+        TlsChoice::SelfMade { .. } => known::self_made(&config.data_dir),
+        TlsChoice::Files { certificate_pem, key_pem, .. } => {
+            Identity::from_pem(certificate_pem, key_pem.expose()).ok().and_then(pinned)
+        }
+        TlsChoice::Acme { .. } => match Kept::in_data(&config.data_dir).identity() {
+            Ok(Some(kept)) => pinned(kept),
+            _ => known::self_made(&config.data_dir),
+        },
+    };
+    ("https", trust)
 }
 
 /// The configured addresses, and whether they can be bound: each for a moment.

@@ -10,7 +10,8 @@ use crate::sources::{self, Kind};
 
 fn tree(text: &str) -> Map<String, Value> {
     let inputs = Inputs { kinds: &[], overrides: &Overrides::default(), env: &|_| None };
-    super::super::raw::read(text, "defaults.toml", &inputs).unwrap_or_else(|report| panic!("{report}")).0
+    let text = super::super::raw::Text { file: "defaults.toml".to_owned(), text: text.to_owned() };
+    super::super::raw::read(&[text], &inputs).unwrap_or_else(|report| panic!("{report}")).0
 }
 
 /// The examples switched on: every line that begins with `#` and no blank.
@@ -34,7 +35,12 @@ fn every_fixed_key_is_documented_and_no_other() {
     let tree = tree(&uncommented());
     let mut documented: Vec<String> = Vec::new();
     for (section, table) in tree.iter().filter(|(section, _)| *section != "source" && *section != "warehouse") {
-        documented.extend(table.as_object().expect("a table").keys().map(|key| format!("{section}.{key}")));
+        for (key, value) in table.as_object().expect("a table") {
+            match value {
+                Value::Object(inner) => documented.extend(inner.keys().map(|inner| format!("{section}.{key}.{inner}"))),
+                _ => documented.push(format!("{section}.{key}")),
+            }
+        }
     }
     let fixed: Vec<&str> = FIXED_KEYS.iter().map(|(key, _)| *key).collect();
     assert_eq!(documented, fixed);
@@ -73,6 +79,20 @@ fn provide_files(table: &Map<String, Value>, directory: &Path) {
     }
 }
 
+/// The examples switched on, but for the lines that begin so; of a table the whole.
+fn without(beginnings: &[&str]) -> String {
+    let mut lines = Vec::new();
+    let mut in_table = false;
+    for line in uncommented().lines() {
+        let left_out = beginnings.iter().any(|beginning| line.starts_with(beginning));
+        if line.starts_with('[') {
+            in_table = left_out;
+        }
+        lines.push(if left_out || in_table { "" } else { line }.to_owned());
+    }
+    lines.join("\n")
+}
+
 #[test]
 fn every_example_is_right() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -84,8 +104,16 @@ fn every_example_is_right() {
     }
     std::fs::write(directory.path().join("fullchain.pem"), "-----BEGIN CERTIFICATE-----\n").expect("written");
     std::fs::write(directory.path().join("privkey.pem"), "-----BEGIN PRIVATE KEY-----\n").expect("written");
+    std::fs::write(directory.path().join("admin.pem"), "-----BEGIN CERTIFICATE-----\n").expect("written");
+    std::fs::write(directory.path().join("admin-key.pem"), "-----BEGIN PRIVATE KEY-----\n").expect("written");
+    std::fs::write(directory.path().join("acme-ca.pem"), "-----BEGIN CERTIFICATE-----\n").expect("written");
     let inputs = Inputs { kinds: sources::KINDS, overrides: &Overrides::default(), env: &|_| None };
-    let problems = parse(&uncommented(), "defaults.toml", directory.path(), &inputs).err().map(|r| r.problems);
+    // a certificate of one's own and an ordered one exclude each other
+    let (own, ordered) = (without(&["[tls.acme]"]), without(&["certificate =", "key ="]));
+    let ordered = ordered.replace("names = [", "names = [\"gate.example.com\", ");
+    let ordered = parse(&ordered, "defaults.toml", directory.path(), &inputs).err().map(|r| r.problems);
+    let problems = parse(&own, "defaults.toml", directory.path(), &inputs).err().map(|r| r.problems);
+    assert_eq!(ordered, problems, "they are right alone");
     // A platform that this build lacks is told so, and nothing else may be wrong.
     let others = problems.unwrap_or_default().into_iter();
     let others: Vec<String> = others

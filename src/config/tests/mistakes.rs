@@ -73,8 +73,8 @@ fn addresses_must_be_addresses_and_the_admin_side_stays_at_home() {
         problems("[listen]\naddress = \"localhost:8443\"\n[admin]\naddress = \"0.0.0.0:9780\"\n"),
         [
             "stockgate.toml:2: listen.address: \"localhost:8443\" is not an address and port such as \"0.0.0.0:8443\"",
-            "stockgate.toml:4: admin.address: 0.0.0.0:9780 can be reached from other machines: that needs TLS and tokens, which \
-             this version does not have; use 127.0.0.1 and a tunnel or a proxy in front",
+            "stockgate.toml:4: admin.address: 0.0.0.0:9780 can be reached from other machines, so a token would pass in the \
+             clear: set admin.tls = true, or use 127.0.0.1 and a tunnel or a proxy in front",
         ]
     );
     assert_eq!(
@@ -205,7 +205,7 @@ fn what_a_source_is_trusted_by_must_be_there() {
         problems(FEED),
         [
             "stockgate.toml:1: source.feed: unsigned does not sign what it sends: set token_file (a file that holds a secret path \
-          of at least 16 characters) or allow (the addresses it sends from)"
+          of at least 16 characters), allow (the addresses it sends from) or client_ca_file (the authority of its certificate)"
         ]
     );
     assert_eq!(
@@ -230,7 +230,7 @@ fn an_address_list_holds_addresses() {
              \"203.0.113.0/24\" or \"2001:db8::7\"",
             "stockgate.toml:7: source.feed.allow[2]: \"203.0.113.9/24\": has bits set past its prefix; did you mean \"203.0.113.0/24\"?",
             "stockgate.toml:9: source.feed2: unsigned does not sign what it sends: set token_file (a file that holds a secret \
-             path of at least 16 characters) or allow (the addresses it sends from)",
+             path of at least 16 characters), allow (the addresses it sends from) or client_ca_file (the authority of its certificate)",
             "stockgate.toml:12: source.feed2.allow: is an empty list: nobody could deliver; leave the key out to allow every address",
         ]
     );

@@ -8,7 +8,9 @@ use super::{Checked, Inputs, Loaded, Located, Overrides, Report, parse};
 use crate::sources::{ApiProfile, Kind, Refusal, Source};
 use crate::types::{Identity, Message, Observation, Secret, Settings, Unreadable};
 
+mod access;
 mod documentation;
+mod drop_ins;
 mod mistakes;
 mod secrets;
 mod whole;

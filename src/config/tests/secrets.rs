@@ -41,6 +41,26 @@ fn a_secrets_file_is_looked_up_in_the_credentials_first_then_beside_the_configur
 }
 
 #[test]
+fn a_folder_of_credentials_is_found_as_systemd_hands_it_over_and_as_it_lies_on_disk() {
+    let (handed, beside) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let text = format!("{SHOP}secret_file = \"shop\"\n");
+    let environment = [("CREDENTIALS_DIRECTORY", handed.path().to_str().expect("UTF-8"))];
+    let found = || {
+        let (checked, _) = parse_in(&text, beside.path(), &environment).expect("good");
+        String::from_utf8(checked.sources[0].secrets[0].expose().to_vec()).expect("text")
+    };
+    write(&beside.path().join("shop"), b"beside the configuration", 0o600);
+    assert_eq!(found(), "beside the configuration");
+    std::fs::create_dir(beside.path().join("credentials")).expect("made");
+    write(&beside.path().join("credentials/shop"), b"in its folder of credentials", 0o600);
+    assert_eq!(found(), "in its folder of credentials");
+    write(&handed.path().join("credentials_shop"), b"from the folder, by systemd", 0o400);
+    assert_eq!(found(), "from the folder, by systemd");
+    write(&handed.path().join("shop"), b"by its own name, by systemd", 0o400);
+    assert_eq!(found(), "by its own name, by systemd");
+}
+
+#[test]
 fn a_secret_that_cannot_be_had_is_told_by_its_place() {
     let directory = tempfile::tempdir().expect("a directory");
     write(&directory.path().join("empty"), b"\n", 0o600);

@@ -191,7 +191,7 @@ async fn http_2_is_an_error_where_the_server_lacks_it() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = BaseUrl::parse(&format!("https://{}", listener.local_addr().unwrap())).unwrap();
     let mut server = JoinSet::new();
-    let mut config = (*identity.config()).clone();
+    let mut config = (*identity.config(false)).clone();
     config.alpn_protocols.clear();
     server.spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();

@@ -20,7 +20,9 @@ use crate::time;
 
 mod certificates;
 mod client;
+mod client_auth;
 mod limits;
+mod proxy;
 mod serve;
 
 /// Longer than anything here takes; reached only by a test that fails.

@@ -184,6 +184,28 @@ async fn a_stop_finishes_what_is_under_way_and_closes_what_is_idle() {
 }
 
 #[tokio::test]
+async fn a_stop_lets_those_who_have_just_connected_ask() {
+    let identity = identity();
+    let running = Running::start(Some(Arc::clone(&identity)), Limits::default(), echo).await;
+    let raw = running.raw().await;
+    // accepted after it, so it has been accepted
+    let mut connected = tls_stream(&running, &identity, &[b"http/1.1"]).await.unwrap();
+    let address = running.address;
+    running.stop.send_replace(true);
+    soon(async { while TcpStream::connect(address).await.is_ok() {} }).await;
+
+    let trust = Trust::Fingerprint(parse_fingerprint(&identity.fingerprint()).unwrap());
+    let connector = TlsConnector::from(Arc::new(trust.config().unwrap()));
+    let mut raw = connector.connect(ServerName::try_from("localhost").unwrap(), raw).await.unwrap();
+    for newcomer in [&mut connected, &mut raw] {
+        newcomer.write_all(b"POST /in/shop HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi").await.unwrap();
+        let answer = rest(newcomer).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("POST /in/shop  x 2"), "{answer}");
+    }
+    running.stopped().await;
+}
+
+#[tokio::test]
 async fn a_stop_does_not_wait_for_ever() {
     for alpn in [Alpn::Http1, Alpn::Http2] {
         let identity = identity();

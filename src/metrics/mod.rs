@@ -2,7 +2,10 @@
 //!
 //! Labels come from closed sets only: a source or warehouse from the configuration, a result from an enum. Never a SKU, a
 //! delivery id or an address. Units are base units (seconds, bytes). Call sites hold handles ([`SourceMeters`]) where a
-//! lookup for each event would cost.
+//! lookup for each event would cost. Every counter of a closed set begins at zero, so that its first increase is seen;
+//! no histogram has a label, because each is twenty series.
+//!
+//! What happens is recorded here; what is, is written at the scrape ([`page`]).
 
 #![expect(clippy::disallowed_macros, reason = "this is the one module that names metrics")]
 
@@ -10,6 +13,10 @@ use std::sync::OnceLock;
 
 use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+mod page;
+
+pub use page::{FlowCounters, HourFlow, clock_text, process_text, sources_text, warehouses_text};
 
 /// Buckets of the acknowledgement and commit times, in seconds: 100 us to 10 s.
 const SECONDS: &[f64] =
@@ -36,6 +43,8 @@ pub enum DeliveryResult {
     BadToken,
     /// The sender's address is not on the source's list.
     BadAddress,
+    /// The client has no certificate that the source trusts.
+    BadCertificate,
     /// The body is larger than the limit.
     TooLarge,
     /// The body did not arrive whole or in time.
@@ -57,6 +66,7 @@ impl DeliveryResult {
         Self::StaleSignature,
         Self::BadToken,
         Self::BadAddress,
+        Self::BadCertificate,
         Self::TooLarge,
         Self::Incomplete,
         Self::Overloaded,
@@ -74,6 +84,7 @@ impl DeliveryResult {
             Self::StaleSignature => "stale-signature",
             Self::BadToken => "bad-token",
             Self::BadAddress => "bad-address",
+            Self::BadCertificate => "bad-certificate",
             Self::TooLarge => "too-large",
             Self::Incomplete => "incomplete",
             Self::Overloaded => "overloaded",
@@ -81,6 +92,20 @@ impl DeliveryResult {
         }
     }
 }
+
+/// What became of a fact: the `outcome` label of `stockgate_facts_total`.
+pub const FACT_OUTCOMES: &[&str] = &[
+    "changed",
+    "confirmed",
+    "duplicate",
+    "conflict",
+    "stale",
+    "not-authority",
+    "not-tracked",
+    "dead-letter",
+    "fetch",
+    "irrelevant",
+];
 
 /// The process's recorder: installed, with every metric described, at the first call.
 pub fn install() -> PrometheusHandle {
@@ -107,21 +132,34 @@ fn describe() {
     describe_histogram!(
         "stockgate_ack_duration_seconds",
         Unit::Seconds,
-        "Time from the last byte of a delivery's body to its answer, durable commit included."
+        "Time from the last byte of an acknowledged delivery's body to its answer, durable commit included."
     );
     describe_counter!(
         "stockgate_secret_matches_total",
         "Deliveries by the index of the secret that verified them (rotation)."
     );
-    describe_gauge!("stockgate_source_last_delivery_timestamp_seconds", "When the source last delivered anything genuine.");
-    describe_gauge!(
-        "stockgate_source_silence_seconds",
-        Unit::Seconds,
-        "Time since the source last delivered anything genuine."
+    describe_counter!(
+        "stockgate_client_certificates_refused_total",
+        "Deliveries refused for the client's certificate, by source and reason."
     );
+    describe_gauge!(
+        "stockgate_client_crl_expiry_timestamp_seconds",
+        "When the source's list of revoked client certificates expires; from then on it takes nothing."
+    );
+    describe_counter!(
+        "stockgate_admin_auth_failures_total",
+        "Requests to the admin listener refused for their token, by reason: missing, unknown, expired, role."
+    );
+    for reason in ADMIN_AUTH_FAILURES {
+        counter!("stockgate_admin_auth_failures_total", "reason" => *reason).increment(0);
+    }
     describe_histogram!("stockgate_journal_commit_duration_seconds", Unit::Seconds, "Time of one durable journal commit.");
     describe_histogram!("stockgate_journal_commit_records", "Records in one journal commit.");
-    describe_gauge!("stockgate_journal_queue_depth", "Records waiting for the next journal commit.");
+    describe_gauge!("stockgate_journal_queue_records", "Records waiting for the next journal commit.");
+    describe_gauge!(
+        "stockgate_journal_queue_capacity_records",
+        "Records that may wait for a journal commit; past it deliveries are answered 503."
+    );
     describe_counter!(
         "stockgate_journal_commit_failures_total",
         "Journal commits that failed; acknowledgement stops at each."
@@ -142,37 +180,17 @@ fn describe() {
         "stockgate_state_rebuilds_total",
         "States that were damaged, set aside and begun again from the snapshot or the journal."
     );
-    for counter in [
-        counter!("stockgate_journal_repairs_total"),
-        counter!("stockgate_fold_skipped_records_total"),
-        counter!("stockgate_state_rebuilds_total"),
-    ] {
-        counter.increment(0);
-    }
     describe_gauge!("stockgate_journal_head", "Sequence number of the newest journal record.");
     describe_gauge!("stockgate_fold_lag_records", "Journal records not yet folded into the stock.");
     describe_gauge!("stockgate_fold_lag_seconds", Unit::Seconds, "Age of the oldest record not yet folded; 0 when none.");
     describe_counter!("stockgate_facts_total", "Facts folded, by source and outcome.");
     describe_counter!(
-        "stockgate_equal_stamp_total",
+        "stockgate_equal_stamps_total",
         "Facts whose stamp equals the last one's with another value, by source."
     );
     describe_gauge!("stockgate_dead_letters", "Dead letters waiting for a decision, by cause.");
-    describe_gauge!("stockgate_fetch_tasks", "Fetch tasks waiting or under way, by source.");
     describe_counter!("stockgate_fetches_total", "Calls of platforms' APIs, by source and result.");
     describe_gauge!("stockgate_ledger_sequence", "Last ledger sequence number: changes of effective levels so far.");
-    describe_gauge!("stockgate_levels", "Positions known, by warehouse.");
-    describe_gauge!("stockgate_warehouse_units", "Units on hand, by warehouse (negative levels count as they are).");
-    describe_gauge!("stockgate_warehouse_skus", "SKUs by warehouse and state: in-stock, out, negative, low.");
-    describe_gauge!(
-        "stockgate_warehouse_inflow_units",
-        "Units that came in during the current hour of the records, by warehouse."
-    );
-    describe_gauge!(
-        "stockgate_warehouse_outflow_units",
-        "Units that went out during the current hour of the records, by warehouse."
-    );
-    describe_gauge!("stockgate_warehouse_last_event_timestamp_seconds", "When a level of the warehouse last changed.");
     describe_counter!("stockgate_checkpoints_total", "Checkpoints of the state, by result.");
     describe_histogram!("stockgate_checkpoint_duration_seconds", Unit::Seconds, "Time of one checkpoint.");
     describe_gauge!("stockgate_store_bytes", Unit::Bytes, "Size of a database file.");
@@ -191,12 +209,47 @@ fn describe() {
     describe_gauge!("stockgate_connections", "Open connections by listener.");
     describe_counter!("stockgate_connections_refused_total", "Connections refused, by listener and reason.");
     describe_counter!("stockgate_http_requests_total", "HTTP requests by listener and status code.");
-    describe_gauge!("stockgate_tls_certificate_expiry_timestamp_seconds", "When the server certificate expires.");
+    describe_gauge!("stockgate_tls_certificate_not_after_timestamp_seconds", "When the certificate in use expires.");
+    describe_gauge!(
+        "stockgate_tls_certificate_lifetime_remaining_ratio",
+        "Share of the lifetime of the certificate in use that is left: 1 when new, 0 when expired."
+    );
     describe_gauge!("stockgate_tls_certificate_self_made", "1 when the certificate was made by the gateway itself.");
+    describe_gauge!(
+        "stockgate_tls_certificate_refused",
+        "1 while the certificate's files hold a pair that cannot be used and the one before stays in use."
+    );
+    describe_counter!("stockgate_tls_certificate_reloads_total", "Certificates offered to a running listener, by outcome.");
+    describe_gauge!("stockgate_acme_last_success_timestamp_seconds", "When ACME last brought a certificate.");
+    describe_gauge!("stockgate_acme_next_attempt_timestamp_seconds", "When ACME is next asked for a certificate.");
+    describe_counter!("stockgate_acme_failures_total", "Attempts to get a certificate by ACME that failed, by reason.");
     describe_gauge!("stockgate_config_last_reload_successful", "1 when the last reload was taken, 0 when it was refused.");
     describe_gauge!("stockgate_config_last_reload_success_timestamp_seconds", "When a configuration was last taken.");
     describe_gauge!("stockgate_ready", "1 when /readyz says ready.");
     describe_gauge!("stockgate_build_info", "Always 1; the labels say what is running.");
+    begin_at_zero();
+}
+
+/// Counters without a source: an increase from nothing to one is not seen by `increase()`.
+fn begin_at_zero() {
+    let mut counters = vec![
+        counter!("stockgate_journal_commit_failures_total"),
+        counter!("stockgate_journal_repairs_total"),
+        counter!("stockgate_fold_skipped_records_total"),
+        counter!("stockgate_state_rebuilds_total"),
+        counter!("stockgate_unknown_path_requests_total"),
+    ];
+    counters.extend(["ok", "failed"].map(|result| counter!("stockgate_checkpoints_total", "result" => result)));
+    counters
+        .extend(["ok", "failed", "timeout"].map(|result| counter!("stockgate_tls_handshakes_total", "result" => result)));
+    for listener in ["public", "admin"] {
+        let refused = |reason| counter!("stockgate_connections_refused_total", "listener" => listener, "reason" => reason);
+        counters.extend(["total", "per-address"].map(refused));
+        counters.push(counter!("stockgate_http_requests_total", "listener" => listener, "code" => "200"));
+    }
+    for counter in counters {
+        counter.increment(0);
+    }
 }
 
 /// The handles of one source, made when it is configured.
@@ -219,7 +272,11 @@ impl SourceMeters {
             .map(|i| counter!("stockgate_secret_matches_total", "source" => source.to_owned(), "secret" => i.to_string()))
             .inspect(|c| c.increment(0))
             .collect();
-        Self { results, ack: histogram!("stockgate_ack_duration_seconds", "source" => source.to_owned()), secrets }
+        for outcome in FACT_OUTCOMES {
+            facts(source, outcome, 0);
+        }
+        equal_stamp(source, 0);
+        Self { results, ack: histogram!("stockgate_ack_duration_seconds"), secrets }
     }
 
     /// Count a delivery.
@@ -258,9 +315,24 @@ pub fn unknown_path() {
     counter!("stockgate_unknown_path_requests_total").increment(1);
 }
 
-/// Time since a source last delivered.
-pub fn source_silence(source: &str, silence: std::time::Duration) {
-    gauge!("stockgate_source_silence_seconds", "source" => source.to_owned()).set(silence.as_secs_f64());
+/// A source refused a client's certificate so many times for a reason (`ClientRefusal::as_str`).
+pub fn client_refused(source: &str, reason: &'static str, count: u64) {
+    counter!("stockgate_client_certificates_refused_total", "source" => source.to_owned(), "reason" => reason)
+        .increment(count);
+}
+
+/// When a source's list of revoked client certificates expires; `None`: it has none, which shows as never.
+pub fn client_list_expires(source: &str, at: Option<crate::time::Timestamp>) {
+    gauge!("stockgate_client_crl_expiry_timestamp_seconds", "source" => source.to_owned())
+        .set(at.map_or(f64::INFINITY, seconds));
+}
+
+/// Why the admin listener refuses a token: the `reason` of `stockgate_admin_auth_failures_total`.
+pub const ADMIN_AUTH_FAILURES: &[&str] = &["missing", "unknown", "expired", "role"];
+
+/// A request to the admin listener was refused for its token; one of [`ADMIN_AUTH_FAILURES`].
+pub fn admin_auth_failed(reason: &'static str) {
+    counter!("stockgate_admin_auth_failures_total", "reason" => reason).increment(1);
 }
 
 /// One journal commit.
@@ -300,14 +372,10 @@ pub fn state_rebuilt() {
     counter!("stockgate_state_rebuilds_total").increment(1);
 }
 
-/// Records waiting for the next commit.
-pub fn journal_queue(depth: u64) {
-    gauge!("stockgate_journal_queue_depth").set(float(depth));
-}
-
-/// When a source last delivered.
-pub fn source_last_delivery(source: &str, at: crate::time::Timestamp) {
-    gauge!("stockgate_source_last_delivery_timestamp_seconds", "source" => source.to_owned()).set(seconds(at));
+/// Records waiting for the next commit, and how many may.
+pub fn journal_queue(waiting: u64, capacity: u64) {
+    gauge!("stockgate_journal_queue_records").set(float(waiting));
+    gauge!("stockgate_journal_queue_capacity_records").set(float(capacity));
 }
 
 /// How far the fold is behind.
@@ -323,7 +391,7 @@ pub fn facts(source: &str, outcome: &'static str, count: u64) {
 
 /// Facts with an equal stamp and another value.
 pub fn equal_stamp(source: &str, count: u64) {
-    counter!("stockgate_equal_stamp_total", "source" => source.to_owned()).increment(count);
+    counter!("stockgate_equal_stamps_total", "source" => source.to_owned()).increment(count);
 }
 
 /// Dead letters of one cause.
@@ -331,9 +399,11 @@ pub fn dead_letters(cause: &'static str, count: u64) {
     gauge!("stockgate_dead_letters", "cause" => cause).set(float(count));
 }
 
-/// Fetch tasks of one source.
-pub fn fetch_tasks(source: &str, count: u64) {
-    gauge!("stockgate_fetch_tasks", "source" => source.to_owned()).set(float(count));
+/// A source has an API: its calls are counted from zero.
+pub fn fetches_begin(source: &str) {
+    for result in ["done", "retry", "failed", "unreachable"] {
+        counter!("stockgate_fetches_total", "source" => source.to_owned(), "result" => result).increment(0);
+    }
 }
 
 /// One API call: `done`, `retry`, `failed`, `unreachable`.
@@ -349,8 +419,6 @@ pub fn ledger(seq: u64) {
 /// What a warehouse looks like: quantities in whole and fractional units.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct WarehouseFigures {
-    /// Positions known.
-    pub levels: u64,
     /// Units on hand, in millionths.
     pub units_micros: i128,
     /// SKUs above zero.
@@ -359,11 +427,13 @@ pub struct WarehouseFigures {
     pub out: u64,
     /// SKUs below zero.
     pub negative: u64,
+    /// SKUs that are not counted here.
+    pub untracked: u64,
     /// SKUs at or below their low mark.
     pub low: u64,
-    /// Units in, this hour, in millionths.
+    /// Units in since the gateway started, in millionths.
     pub inflow_micros: i128,
-    /// Units out, this hour, in millionths.
+    /// Units out since the gateway started, in millionths.
     pub outflow_micros: i128,
     /// Last change.
     pub last_event: crate::time::Timestamp,
@@ -375,19 +445,17 @@ fn units(micros: i128) -> f64 {
     micros as f64 / 1e6
 }
 
-/// Show a warehouse.
-pub fn warehouse(name: &str, figures: &WarehouseFigures) {
-    gauge!("stockgate_levels", "warehouse" => name.to_owned()).set(float(figures.levels));
-    gauge!("stockgate_warehouse_units", "warehouse" => name.to_owned()).set(units(figures.units_micros));
-    for (state, count) in
-        [("in-stock", figures.in_stock), ("out", figures.out), ("negative", figures.negative), ("low", figures.low)]
-    {
-        gauge!("stockgate_warehouse_skus", "warehouse" => name.to_owned(), "state" => state).set(float(count));
-    }
-    gauge!("stockgate_warehouse_inflow_units", "warehouse" => name.to_owned()).set(units(figures.inflow_micros));
-    gauge!("stockgate_warehouse_outflow_units", "warehouse" => name.to_owned()).set(units(figures.outflow_micros));
-    gauge!("stockgate_warehouse_last_event_timestamp_seconds", "warehouse" => name.to_owned())
-        .set(seconds(figures.last_event));
+/// What a source looks like.
+#[derive(Debug, Clone, Default)]
+pub struct SourceFigures {
+    /// Its name.
+    pub name: String,
+    /// When it last delivered anything genuine.
+    pub last_delivery: crate::time::Timestamp,
+    /// Fetch tasks waiting or under way.
+    pub fetch_tasks: u64,
+    /// Positions where its number is not the one in force; `None` before all have been looked at.
+    pub drift: Option<u64>,
 }
 
 /// One checkpoint of the state.
@@ -412,7 +480,7 @@ pub fn disk(free: u64, reserve: u64) {
     gauge!("stockgate_disk_reserve_bytes").set(float(reserve));
 }
 
-/// A TLS handshake: `ok`, `failed` or `timeout`.
+/// A TLS handshake: `ok`, `acme` (an ACME server checked a challenge), `failed` or `timeout`.
 pub fn tls_handshake(result: &'static str) {
     counter!("stockgate_tls_handshakes_total", "result" => result).increment(1);
 }
@@ -422,7 +490,7 @@ pub fn connections(listener: &'static str, open: u64) {
     gauge!("stockgate_connections", "listener" => listener).set(float(open));
 }
 
-/// A refused connection: `total`, `per-address`.
+/// A refused connection: `total`, `per-address`; from a listed proxy also `proxy-header`, `proxy-timeout`, `proxy-closed`.
 pub fn connection_refused(listener: &'static str, reason: &'static str) {
     counter!("stockgate_connections_refused_total", "listener" => listener, "reason" => reason).increment(1);
 }
@@ -456,10 +524,36 @@ impl HttpMeters {
     }
 }
 
-/// The server certificate in use.
-pub fn certificate(not_after: crate::time::Timestamp, self_made: bool) {
-    gauge!("stockgate_tls_certificate_expiry_timestamp_seconds").set(seconds(not_after));
-    gauge!("stockgate_tls_certificate_self_made").set(if self_made { 1.0 } else { 0.0 });
+/// The certificate that a listener (`public`, `admin`) uses: `ratio` is the share of its lifetime that is left.
+pub fn certificate(listener: &'static str, not_after: crate::time::Timestamp, ratio: f64, self_made: bool) {
+    gauge!("stockgate_tls_certificate_not_after_timestamp_seconds", "listener" => listener).set(seconds(not_after));
+    gauge!("stockgate_tls_certificate_lifetime_remaining_ratio", "listener" => listener).set(ratio);
+    gauge!("stockgate_tls_certificate_self_made", "listener" => listener).set(if self_made { 1.0 } else { 0.0 });
+}
+
+/// Certificates offered to a running listener with one outcome: `ok`, `mismatch`, `expired`, `unreadable`, `unusable`.
+pub fn certificate_reloads(listener: &'static str, outcome: &'static str, count: u64) {
+    counter!("stockgate_tls_certificate_reloads_total", "listener" => listener, "outcome" => outcome).increment(count);
+}
+
+/// The certificate's files hold what cannot be used.
+pub fn certificate_refused(listener: &'static str, is: bool) {
+    gauge!("stockgate_tls_certificate_refused", "listener" => listener).set(if is { 1.0 } else { 0.0 });
+}
+
+/// ACME: the last success and the next attempt (`None`: neither is known).
+pub fn acme(last_success: Option<crate::time::Timestamp>, next_attempt: Option<crate::time::Timestamp>) {
+    if let Some(at) = last_success {
+        gauge!("stockgate_acme_last_success_timestamp_seconds").set(seconds(at));
+    }
+    if let Some(at) = next_attempt {
+        gauge!("stockgate_acme_next_attempt_timestamp_seconds").set(seconds(at));
+    }
+}
+
+/// Attempts of ACME that failed for one reason.
+pub fn acme_failures(reason: &'static str, count: u64) {
+    counter!("stockgate_acme_failures_total", "reason" => reason).increment(count);
 }
 
 /// A reload, taken or refused.
@@ -503,35 +597,4 @@ pub struct ProcessFigures {
     pub max_fds: Option<u64>,
     /// When the process started.
     pub started: crate::time::Timestamp,
-}
-
-/// The figures in the text format, under the names that every Prometheus client library uses. Written here and not recorded:
-/// the recorder's counters are whole numbers, and CPU seconds are not.
-pub fn process_text(figures: &ProcessFigures) -> String {
-    let hundredths = |n: u64| format!("{}.{:02}", n / 100, n % 100);
-    let plain = |n: Option<u64>| n.map(|n| n.to_string());
-    let started = u64::try_from(figures.started.0).unwrap_or(0) / 10_000;
-    let series: [(&str, &str, &str, Option<String>); 7] = [
-        (
-            "process_cpu_seconds_total",
-            "counter",
-            "Total user and system CPU time spent in seconds.",
-            figures.cpu_centis.map(hundredths),
-        ),
-        ("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", plain(figures.resident_bytes)),
-        ("process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", plain(figures.virtual_bytes)),
-        ("process_open_fds", "gauge", "Number of open file descriptors.", plain(figures.open_fds)),
-        ("process_max_fds", "gauge", "Maximum number of open file descriptors.", plain(figures.max_fds)),
-        ("process_threads", "gauge", "Number of threads.", plain(figures.threads)),
-        (
-            "process_start_time_seconds",
-            "gauge",
-            "Start time of the process since the epoch in seconds.",
-            Some(hundredths(started)),
-        ),
-    ];
-    let known = series.into_iter().filter_map(|(name, kind, help, value)| Some((name, kind, help, value?)));
-    known.fold(String::new(), |text, (name, kind, help, value)| {
-        text + &format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n")
-    })
 }
