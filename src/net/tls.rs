@@ -310,7 +310,7 @@ impl ResolvesServerCert for Resolver {
     }
 }
 
-pub(super) fn certify(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<CertifiedKey, TlsError> {
+fn certify(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<CertifiedKey, TlsError> {
     let key = PROVIDER.key_provider.load_private_key(key).map_err(|e| TlsError::BadKey(e.to_string()))?;
     let certified = CertifiedKey::new(chain, key);
     match certified.keys_match() {

@@ -111,6 +111,8 @@ impl Account<'_> {
                     .map_err(|error| Failure::new(Reason::Challenge, format!("{name}: {error}")))?,
             }
             if challenge.status == ChallengeStatus::Pending {
+                // a fast server answers with the outcome
+                let failed = |error| Failure::of(&error, self.http, Reason::Challenge, &format!("{name} is not proven"));
                 challenge.set_ready().await.map_err(failed)?;
             }
         }
