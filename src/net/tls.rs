@@ -289,7 +289,7 @@ impl Current {
 }
 
 /// SHA-256 of a pair; what lies between them is in no PEM text.
-fn digest_of(cert: &[u8], key: &[u8]) -> [u8; 32] {
+pub fn digest_of(cert: &[u8], key: &[u8]) -> [u8; 32] {
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
     for part in [cert, b"\0", key] {
         context.update(part);

@@ -69,7 +69,7 @@ metric() {
 # shown: what a stranger who trusts only pebble's root gets at the public listener; the leaf's serial number
 shown() {
     openssl s_client -connect "127.0.0.1:$https_port" -servername "$NAME" -CAfile root.pem -verify_return_error \
-        -verify_hostname "$NAME" </dev/null 2>s_client.err | openssl x509 -noout -serial
+        -verify_hostname "$NAME" </dev/null 2>s_client.err | openssl x509 -noout -serial 2>/dev/null
 }
 # configured FILE LINES..: a configuration whose [tls.acme] has these lines besides
 configured() {
