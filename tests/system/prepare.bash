@@ -10,6 +10,7 @@ install() {
     command -v strace >/dev/null || missing+=(strace)
     command -v mkfs.ext4 >/dev/null || missing+=(e2fsprogs)
     command -v mount >/dev/null || missing+=(mount)
+    command -v pebble >/dev/null || missing+=(pebble)
     # the package: its life under systemd, its pages, what Debian's own checker says of it
     command -v systemd-socket-activate >/dev/null && [[ -x /lib/systemd/systemd ]] || missing+=(systemd)
     command -v ip >/dev/null && command -v ss >/dev/null || missing+=(iproute2)
