@@ -57,6 +57,7 @@
 //! | ... removes old deliveries? | [`pipeline::retain`] |
 //! | ... proves the numbers? | [`stock::audit`] (the chain), `stockgate verify`, `stockgate replay` |
 //! | ... makes a backup, and takes one? | [`store::backup`], over [`api`] or the files; `stockgate backup`, `stockgate restore` |
+//! | ... keeps the certificate new? | [`pipeline::certificate`], by files or by [`net::acme`] |
 //! | ... looks for what is wrong with the box? | `stockgate doctor` ([`cli`]) |
 //! | ... is written to disk, byte by byte? | [`store::codec`], [`store::rows`] |
 //! | ... checks the configuration? | [`config`]; every key is documented in `config/defaults.toml` |

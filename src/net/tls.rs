@@ -289,7 +289,7 @@ impl Current {
 }
 
 /// SHA-256 of a pair; what lies between them is in no PEM text.
-fn digest_of(cert: &[u8], key: &[u8]) -> [u8; 32] {
+pub fn digest_of(cert: &[u8], key: &[u8]) -> [u8; 32] {
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
     for part in [cert, b"\0", key] {
         context.update(part);
@@ -310,7 +310,7 @@ impl ResolvesServerCert for Resolver {
     }
 }
 
-pub(super) fn certify(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<CertifiedKey, TlsError> {
+fn certify(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<CertifiedKey, TlsError> {
     let key = PROVIDER.key_provider.load_private_key(key).map_err(|e| TlsError::BadKey(e.to_string()))?;
     let certified = CertifiedKey::new(chain, key);
     match certified.keys_match() {

@@ -152,6 +152,31 @@ mod tests {
         assert_eq!(time(UTC_TIME, "491231235959Z"), Timestamp::parse_rfc3339("2049-12-31T23:59:59Z"));
     }
 
+    fn der(tag: u8, content: &[u8]) -> Vec<u8> {
+        [&[tag, u8::try_from(content.len()).unwrap()][..], content].concat()
+    }
+
+    /// The numbers of RFC 9773, section 4.1, in the extensions of a certificate that has others before it.
+    #[test]
+    fn the_issuers_key_is_found_among_the_extensions() {
+        let key = [
+            0x69, 0x88, 0x5b, 0x6b, 0x87, 0x46, 0x40, 0x41, 0xe1, 0xb3, 0x7b, 0x84, 0x7b, 0xa0, 0xae, 0x2c, 0xde, 0x01,
+            0xc8, 0xd4,
+        ];
+        let extension = |oid: &[u8], critical: &[u8], value: &[u8]| {
+            der(SEQUENCE, &[der(OBJECT_IDENTIFIER, oid), critical.to_vec(), der(OCTET_STRING, value)].concat())
+        };
+        let usage = extension(&[0x55, 0x1d, 0x0f], &[0x01, 0x01, 0xff], &[0x03, 0x02, 0x07, 0x80]);
+        let authority_key = extension(AUTHORITY_KEY_IDENTIFIER, &[], &der(SEQUENCE, &der(KEY_IDENTIFIER, &key)));
+        let with = |extensions: &[u8]| {
+            let key_info = der(SEQUENCE, &[]);
+            [key_info, der(EXPLICIT_EXTENSIONS, &der(SEQUENCE, extensions))].concat()
+        };
+        assert_eq!(authority(&mut Der(&with(&[usage.clone(), authority_key].concat()))), Some(&key[..]));
+        assert_eq!(authority(&mut Der(&with(&usage))), None);
+        assert_eq!(authority(&mut Der(&der(SEQUENCE, &[]))), None, "no extensions at all");
+    }
+
     #[test]
     fn a_certificate_without_an_end_ends_in_the_last_year() {
         assert!(time(GENERALIZED_TIME, "99991231235959Z") > Timestamp::parse_rfc3339("9999-01-01T00:00:00Z"));

@@ -30,12 +30,11 @@ pub struct Lifetime {
 pub fn renew_at(life: &Lifetime, seed: u64, suggested: Option<(Timestamp, Timestamp)>) -> Timestamp {
     let whole = life.not_after.since(life.not_before);
     let before_end = |left: Duration| back(life.not_after, left);
-    let at = match suggested {
-        Some((start, end)) => start.plus(part(end.since(start), seed)).min(before_end(share(whole, LAST_PART))),
-        None => {
-            let left = share(whole, if whole < SHORT_LIVED { 2 } else { 3 });
-            before_end(left.saturating_add(part(share(whole, SPREAD), seed)))
-        }
+    let at = if let Some((start, end)) = suggested {
+        start.plus(part(end.since(start), seed)).min(before_end(share(whole, LAST_PART)))
+    } else {
+        let left = share(whole, if whole < SHORT_LIVED { 2 } else { 3 });
+        before_end(left.saturating_add(part(share(whole, SPREAD), seed)))
     };
     // a clock that is wrong by months makes every certificate due at once: not one after the other
     at.max(life.obtained.plus(share(whole, 4).min(ACME_RENEWALS_APART)))

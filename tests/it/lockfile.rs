@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+/// Locked because a feature that is off names them.
+const NOT_BUILT: [&str; 4] = ["hyper-rustls", "openssl-probe", "rustls-native-certs", "rustls-platform-verifier"];
+
 /// Every package in the lock file with its versions.
 fn packages() -> BTreeMap<String, Vec<String>> {
     let text = include_str!("../../Cargo.lock");
@@ -24,7 +27,8 @@ fn numbers(version: &str) -> Vec<u64> {
 #[test]
 fn no_second_crypto_library() {
     let banned = |name: &str| {
-        ["aws-lc", "openssl"].iter().any(|prefix| name.starts_with(prefix))
+        // it only looks for the system's roots, and is not even built
+        (name != "openssl-probe" && ["aws-lc", "openssl"].iter().any(|prefix| name.starts_with(prefix)))
             || ["native-tls", "cmake", "boring"].contains(&name)
     };
     for name in ["aws-lc-rs", "aws-lc-sys", "openssl", "openssl-sys", "native-tls", "cmake"] {
@@ -35,6 +39,25 @@ fn no_second_crypto_library() {
     assert!(found.is_empty(), "banned packages in Cargo.lock: {found:?}");
     assert!(packages.contains_key("ring"), "ring is the crypto library");
     assert_eq!(packages["rustls"].len(), 1, "one rustls");
+}
+
+/// `Cargo.lock` also holds what a feature names that nobody switches on: instant-acme's own HTTP client. None of it is built.
+#[test]
+fn what_is_locked_and_not_built() {
+    let tree = |kinds: &str| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let args = ["tree", "--locked", "--offline", "--prefix", "none", "--format", "{p}", "--edges", kinds];
+        let listed = std::process::Command::new(cargo).current_dir(env!("CARGO_MANIFEST_DIR")).args(args).output();
+        let listed = listed.expect("cargo runs");
+        assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+        let text = String::from_utf8(listed.stdout).expect("names in UTF-8");
+        text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let built = tree("normal,build");
+    assert!(built.iter().any(|name| name == "instant-acme"), "{built:?}");
+    for name in NOT_BUILT {
+        assert!(!built.iter().any(|built| built == name), "{name} is built");
+    }
 }
 
 /// Versions before these lose data (redb) or are open to known attacks.

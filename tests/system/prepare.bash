@@ -10,6 +10,7 @@ install() {
     command -v strace >/dev/null || missing+=(strace)
     command -v mkfs.ext4 >/dev/null || missing+=(e2fsprogs)
     command -v mount >/dev/null || missing+=(mount)
+    command -v pebble >/dev/null || missing+=(pebble)
     if ((${#missing[@]})) || ! command -v promtool >/dev/null || ! command -v prometheus >/dev/null; then
         apt-get update -qq
     fi

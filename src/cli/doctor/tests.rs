@@ -7,6 +7,7 @@ use super::checks::{
     self, Bind, Certificate, Directory, Finding, Found, Gateway, Mount, Room, Status, Synchronised, mount_of,
 };
 use super::{machine, render};
+use crate::net::acme::{LastFailure, Report};
 use crate::time::Timestamp;
 
 const GIB: u64 = 1 << 30;
@@ -183,13 +184,40 @@ fn doctor_looks_at_the_certificate_as_a_platform_does() {
     let judge = |seen: &Certificate| checks::certificate(seen, now);
     let (past, soon, later) = ("2026-11-01T00:00:00Z", "2026-11-30T00:00:00Z", "2027-02-01T00:00:00Z");
     judged(&judge(&seen(past, later, false, &[])), Status::Ok, "valid until 2027-02-01", "");
-    judged(&judge(&seen(past, soon, false, &[])), Status::Warn, "expires in 8 days", "renew");
+    judged(&judge(&seen("2026-09-01T00:00:00Z", soon, false, &[])), Status::Warn, "expires in 8 days", "renew");
+    judged(&judge(&seen("2026-11-25T00:00:00Z", later, true, &[])), Status::Fail, "valid only from", "clock");
+    let six_days = |from| judge(&seen(from, "2026-11-24T00:00:00Z", false, &[]));
+    judged(&six_days("2026-11-18T00:00:00Z"), Status::Ok, "valid until", "");
+    judged(&six_days("2026-11-01T00:00:00Z"), Status::Warn, "expires in 2 days", "renew");
     judged(&judge(&seen(past, past, false, &[])), Status::Fail, "expired at", "renew");
     judged(&judge(&seen(past, past, true, &[])), Status::Fail, "self-made, expired", "restart");
     judged(&judge(&seen(soon, later, false, &[])), Status::Fail, "valid only from", "clock");
     judged(&judge(&seen(past, later, true, &["box.lan"])), Status::Warn, "not for box.lan", "tls-cert.pem");
     judged(&judge(&Certificate::NotYet), Status::Ok, "first start", "");
+    judged(&judge(&Certificate::Ordered), Status::Warn, "not here yet", "ACME");
     judged(&judge(&Certificate::Unusable("no key".to_owned())), Status::Fail, "no key", "[tls]");
+}
+
+#[test]
+fn doctor_tells_how_it_stands_with_acme() {
+    let good = Report {
+        directory: "https://acme.example/dir".to_owned(),
+        names: vec!["gate.example.com".to_owned()],
+        last_success: Some(time("2026-11-20T09:00:00Z")),
+        ..Report::default()
+    };
+    judged(&checks::acme(None), Status::Ok, "nothing was ordered yet", "");
+    judged(&checks::acme(Some(&good)), Status::Ok, "gate.example.com, last at 2026-11-20T09:00", "");
+    let last_failure = Some(LastFailure {
+        at: time("2026-11-21T08:00:00Z"),
+        reason: "challenge".to_owned(),
+        message: "gate.example.com is not proven: no address".to_owned(),
+    });
+    let failing = Report { failures: 2, last_failure, next_attempt: Some(time("2026-11-21T09:00:00Z")), ..good };
+    judged(&checks::acme(Some(&failing)), Status::Warn, "is not proven: no address", "port 443");
+    judged(&checks::acme(Some(&failing)), Status::Warn, "failed: 2", "again at 2026-11-21T09:00:00");
+    let never = Report { last_success: None, ..failing };
+    judged(&checks::acme(Some(&never)), Status::Fail, "is not proven", "stockgate reload");
 }
 
 #[test]

@@ -373,6 +373,38 @@ fn a_mistake_from_outside_the_file_names_its_variable_or_its_flag() {
 }
 
 #[test]
+fn acme_needs_consent_a_public_name_and_good_addresses() {
+    let consent = "must be true: read the terms of service that the server's directory names (Let's Encrypt: \
+                   https://letsencrypt.org/repository/) and agree to them, or remove [tls.acme]";
+    for terms in ["", "terms_agreed = false\n"] {
+        let text = format!("[tls]\nnames = [\"gate.example.com\"]\n[tls.acme]\n{terms}");
+        let line = if terms.is_empty() { 3 } else { 4 };
+        assert_eq!(problems(&text), [format!("stockgate.toml:{line}: tls.acme.terms_agreed: {consent}")]);
+    }
+    let complaints = problems(
+        "[tls]\nnames = [\"localhost\", \"192.0.2.7\"]\n[tls.acme]\nterms_agreed = true\ndirectory = \"http://acme.example\"\n\
+         contact = [\"nobody\"]\nhttp_address = \"0.0.0.0:80\"\nchalenge = \"dns-01\"\n",
+    );
+    assert_eq!(
+        complaints,
+        [
+            "stockgate.toml:2: tls.names: [tls.acme] needs the host name under which platforms reach this machine, such as \
+             \"gate.example.com\": no public certificate is for localhost or for an address",
+            "stockgate.toml:5: tls.acme.directory: must start with https:// (http is allowed to this machine only)",
+            "stockgate.toml:6: tls.acme.contact[0]: \"nobody\" is not a mail address such as \"admin@example.com\"",
+            "stockgate.toml:7: tls.acme.http_address: has no effect without challenge = \"http-01\": remove it, or set that",
+            "stockgate.toml:8: tls.acme.chalenge: unknown key `chalenge`; did you mean `challenge`?",
+        ]
+    );
+    let wild = problems("[tls]\nnames = [\"a.example\", \"*.b.example\"]\n[tls.acme]\nterms_agreed = true\n");
+    let why = "a wildcard is proven through DNS only, which this version does not do: name each host";
+    assert_eq!(wild, [format!("stockgate.toml:2: tls.names[1]: {why}")]);
+    let beside = problems("[tls]\ncertificate = \"a\"\nkey = \"b\"\n[tls.acme]\nterms_agreed = true\n");
+    let why = "stands beside tls.certificate: either order the certificate, or bring your own";
+    assert!(beside.contains(&format!("stockgate.toml:4: tls.acme: {why}")), "{beside:?}");
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_named() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("stockgate.toml");

@@ -8,7 +8,8 @@ use proptest::prelude::*;
 
 use super::{checked, environment, lines, parse_in};
 use crate::config::{
-    Checked, FIXED_KEYS, Inputs, LogFormat, LogLevel, Overrides, TlsChoice, masked, parse, unknown_variables, variable,
+    ACME_DIRECTORY, AcmeChallenge, Checked, FIXED_KEYS, Inputs, LogFormat, LogLevel, Overrides, TlsChoice, masked, parse,
+    unknown_variables, variable,
 };
 use crate::stock::policy::Policy;
 use crate::types::{Settings, WarehouseId};
@@ -155,6 +156,32 @@ fn a_mistyped_variable_is_not_ignored_in_silence() {
 #[test]
 fn a_smaller_total_of_connections_bounds_the_default_for_one_address() {
     assert_eq!(checked("[limits]\nconnections = 16\n").limits.connections_per_address, 16);
+}
+
+#[test]
+fn an_ordered_certificate_is_for_the_public_names_and_reads_back() {
+    let text = "[tls]\nnames = [\"Gate.example.com\", \"localhost\", \"::1\", \"gate.example.com\"]\n[tls.acme]\nterms_agreed = true\n";
+    let (plain, warned) = parse_in(text, Path::new(""), &[]).expect("good");
+    assert_eq!(lines(&warned), [] as [&str; 0]);
+    let TlsChoice::Acme { names, acme } = &plain.tls else { panic!("ordered") };
+    assert_eq!(names.len(), 4, "the self-made one is for all of them");
+    assert_eq!((acme.names.as_slice(), acme.directory.as_str()), (&["gate.example.com".to_owned()][..], ACME_DIRECTORY));
+    assert_eq!((acme.challenge, acme.contact.is_empty()), (AcmeChallenge::TlsAlpn01, true));
+    reads_back(&plain);
+
+    let env = [
+        ("STOCKGATE__TLS__ACME__CHALLENGE", "http-01"),
+        ("STOCKGATE__TLS__ACME__TERMS_AGREED", "true"),
+        ("STOCKGATE__TLS__ACME__CONTACT", "a@example.com, mailto:b@example.com"),
+        ("STOCKGATE__TLS__NAMES", "gate.example.com"),
+    ];
+    let (by_http, _) = parse_in("", Path::new(""), &env).expect("good");
+    let TlsChoice::Acme { acme, .. } = &by_http.tls else { panic!("ordered") };
+    assert_eq!(acme.challenge, AcmeChallenge::Http01 { address: "0.0.0.0:80".parse().expect("an address") });
+    assert_eq!(acme.contact, ["mailto:a@example.com", "mailto:b@example.com"]);
+    reads_back(&by_http);
+    let env = [("STOCKGATE__TLS__ACME__TERMS_AGREED", "yes"), ("STOCKGATE__TLS__NAMES", "gate.example.com")];
+    assert!(parse_in("", Path::new(""), &env).is_err(), "consent is a plain true");
 }
 
 #[test]

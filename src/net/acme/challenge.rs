@@ -18,7 +18,7 @@ use rustls::server::ClientHello;
 use rustls::sign::CertifiedKey;
 
 use crate::net::serve::{Handler, Incoming, Outgoing};
-use crate::net::tls::{TlsError, certify};
+use crate::net::tls::{PROVIDER, TlsError};
 
 /// The protocol of TLS-ALPN-01.
 pub(in crate::net) const ALPN: &[u8] = b"acme-tls/1";
@@ -45,27 +45,29 @@ impl std::fmt::Debug for Challenges {
 
 impl Challenges {
     /// Be ready for TLS-ALPN-01: `digest` is SHA-256 of the key authorization.
-    pub(super) fn await_handshake(&self, name: &str, digest: &[u8]) -> Result<(), TlsError> {
+    pub(in crate::net) fn await_handshake(&self, name: &str, digest: &[u8]) -> Result<(), TlsError> {
         let refused = |e: rcgen::Error| TlsError::Names(e.to_string());
         let mut params = CertificateParams::new(vec![name.to_owned()]).map_err(refused)?;
         params.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
         let key = KeyPair::generate().map_err(refused)?;
         let made = params.self_signed(&key).map_err(refused)?;
         let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(|why| TlsError::BadKey(why.to_owned()))?;
-        let certified = certify(vec![CertificateDer::from(made)], key)?;
+        // not compared with its key: webpki does not read a certificate with this extension, which must be critical
+        let key = PROVIDER.key_provider.load_private_key(key).map_err(|e| TlsError::BadKey(e.to_string()))?;
+        let certified = CertifiedKey::new(vec![CertificateDer::from(made)], key);
         let mut waiting = self.certificates.write().unwrap_or_else(PoisonError::into_inner);
         waiting.insert(name.to_ascii_lowercase(), Arc::new(certified));
         Ok(())
     }
 
     /// Be ready for HTTP-01.
-    pub(super) fn await_request(&self, token: &str, authorization: &str) {
+    pub(in crate::net) fn await_request(&self, token: &str, authorization: &str) {
         let mut waiting = self.tokens.write().unwrap_or_else(PoisonError::into_inner);
         waiting.insert(token.to_owned(), authorization.to_owned());
     }
 
     /// No challenge is pending any more.
-    pub(super) fn clear(&self) {
+    pub(in crate::net) fn clear(&self) {
         self.certificates.write().unwrap_or_else(PoisonError::into_inner).clear();
         self.tokens.write().unwrap_or_else(PoisonError::into_inner).clear();
     }

@@ -112,7 +112,7 @@ struct Kept {
 
 /// An account at a server.
 pub struct Account<'s> {
-    account: instant_acme::Account,
+    inner: instant_acme::Account,
     http: &'s Http,
     renewal_info: bool,
 }
@@ -161,7 +161,7 @@ impl Server {
     }
 
     fn with(&self, account: instant_acme::Account) -> Account<'_> {
-        Account { account, http: &self.http, renewal_info: self.directory.renewal_info.is_some() }
+        Account { inner: account, http: &self.http, renewal_info: self.directory.renewal_info.is_some() }
     }
 
     /// When the server wants the certificate replaced that [`crate::net::tls::Identity::renewal_id`] names; `None`: it does not say.

@@ -68,11 +68,11 @@ impl Account<'_> {
         let new = || NewOrder::new(&names);
         let failed = |error: Error| Failure::of(&error, self.http, Reason::Order, "the order");
         let Some((authority, serial)) = wanted.replaces.filter(|_| self.renewal_info) else {
-            return self.account.new_order(&new()).await.map_err(failed);
+            return self.inner.new_order(&new()).await.map_err(failed);
         };
         let replaces =
             CertificateIdentifier { authority_key_identifier: authority.as_str().into(), serial: serial.as_str().into() };
-        match self.account.new_order(&new().replaces(replaces)).await {
+        match self.inner.new_order(&new().replaces(replaces)).await {
             Ok(order) => Ok(order),
             Err(error) => {
                 let failure = failed(error);
@@ -81,7 +81,7 @@ impl Account<'_> {
                 }
                 // RFC 9773, section 5: what is replaced already, or of another account, is an order of its own
                 tracing::debug!(%failure, "not taken as a replacement: ordered anew");
-                self.account.new_order(&new()).await.map_err(failed)
+                self.inner.new_order(&new()).await.map_err(failed)
             }
         }
     }
@@ -111,6 +111,8 @@ impl Account<'_> {
                     .map_err(|error| Failure::new(Reason::Challenge, format!("{name}: {error}")))?,
             }
             if challenge.status == ChallengeStatus::Pending {
+                // a fast server answers with the outcome
+                let failed = |error| Failure::of(&error, self.http, Reason::Challenge, &format!("{name} is not proven"));
                 challenge.set_ready().await.map_err(failed)?;
             }
         }

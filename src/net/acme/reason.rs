@@ -136,7 +136,7 @@ pub struct Failure {
 impl Failure {
     /// A failure of our own finding.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: shortened(message.into()), retry_after: None, account_gone: false }
+        Self { reason, message: shortened(&message.into()), retry_after: None, account_gone: false }
     }
 
     /// A failure at a step: `otherwise` is what it is when the error does not say more, `what` was being done.
@@ -187,7 +187,7 @@ pub(super) fn words(problem: &Problem) -> String {
 }
 
 /// One line, of bounded length: some of it is a stranger's.
-fn shortened(text: String) -> String {
+fn shortened(text: &str) -> String {
     let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     if clean.len() <= limits::ACME_MESSAGE_MAX_BYTES {
         return clean;

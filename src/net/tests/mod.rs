@@ -18,6 +18,7 @@ use super::serve::{Handler, Incoming, Limits, Outgoing, Server};
 use super::tls::{self, Identity};
 use crate::time;
 
+mod acme;
 mod certificates;
 mod client;
 mod limits;

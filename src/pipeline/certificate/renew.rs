@@ -106,8 +106,13 @@ impl Worker {
     }
 
     /// Somebody may have mended what was wrong: forget our own pause, not the server's.
-    fn hurry(&mut self) {
+    pub(super) fn hurry(&mut self) {
         self.report.next_attempt = self.report.held_until;
+    }
+
+    #[cfg(test)]
+    pub(super) fn report(&self) -> &Report {
+        &self.report
     }
 
     /// When the next attempt is due: at once, for `Timestamp(0)`.

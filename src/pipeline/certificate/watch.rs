@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::limits::{CERTIFICATE_FILE_MAX_BYTES, CERTIFICATE_LOOK_PERIOD};
-use crate::net::tls::{Identity, TlsError};
+use crate::net::tls::{Identity, TlsError, digest_of};
 
 /// Where a pair lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,8 +26,8 @@ pub struct Files {
 /// Looks at one pair of files.
 pub struct Watch {
     identity: Arc<Identity>,
-    /// What was refused at the last look: what the files held, or why they could not be read. It is told once.
-    refused: Option<Result<(Vec<u8>, Vec<u8>), TlsError>>,
+    /// What was refused at the last look: the digest of what the files held, or why they could not be read. It is told once.
+    refused: Option<Result<[u8; 32], TlsError>>,
 }
 
 impl Watch {
@@ -40,7 +40,8 @@ impl Watch {
     pub fn look(&mut self, files: &Files) {
         let (certificate, key) = (files.certificate.display(), files.key.display());
         let offered = read(&files.certificate).and_then(|cert| Ok((cert, read(&files.key)?)));
-        if self.refused.as_ref() == Some(&offered) {
+        let seen = offered.as_ref().map(|(cert, key)| digest_of(cert, key)).map_err(Clone::clone);
+        if self.refused.as_ref() == Some(&seen) {
             return;
         }
         let outcome = match &offered {
@@ -62,7 +63,7 @@ impl Watch {
                 }
             }
             Err(error) => {
-                self.refused = Some(offered);
+                self.refused = Some(seen);
                 tracing::warn!(%certificate, %key, %error, "the certificate's files changed and cannot be used: the one before stays");
             }
         }
