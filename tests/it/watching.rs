@@ -103,7 +103,8 @@ fn rules_and_dashboard_name_only_metrics_that_there_are() {
     let rules = shipped("prometheus/stockgate.rules.yml");
     let rules: String =
         rules.lines().filter(|l| after(l, "description").is_none() && !l.trim_start().starts_with('#')).collect();
-    let dashboard: String = targets().into_iter().map(|(_, target)| format!("{} ", target["expr"])).collect();
+    let asked: Vec<String> = targets().into_iter().map(|(_, target)| target["expr"].to_string()).collect();
+    let dashboard = asked.join(" ");
     let mut seen = 0;
     for name in names(&rules, "stockgate_").union(&names(&dashboard, "stockgate_")) {
         let family = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix));
@@ -201,7 +202,7 @@ async fn two_hundred_sources_stay_within_the_bound_of_series_and_end_with_their_
     const SOURCES: usize = 200;
     let site = Site::new(ABSOLUTE);
     site.write("idle.secret", "not-a-real-secret-of-an-idle-source\n");
-    let idle: String = (1..SOURCES)
+    let idle: Vec<String> = (1..SOURCES)
         .map(|n| {
             format!(
                 "\n[source.idle-{n}]\nkind = \"generic\"\nwarehouse = \"w-{}\"\nsecret_file = \"idle.secret\"\n\
@@ -210,7 +211,7 @@ async fn two_hundred_sources_stay_within_the_bound_of_series_and_end_with_their_
             )
         })
         .collect();
-    site.configure(&format!("{ABSOLUTE}\n{idle}"));
+    site.configure(&format!("{ABSOLUTE}\n{}", idle.concat()));
     let gateway = site.start();
     let page = String::from_utf8(gateway.admin("/metrics").await.body.to_vec()).unwrap();
     let series: Vec<&str> = page.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();

@@ -33,9 +33,9 @@ install() {
     fi
     # the programs alone: the package would start a server
     if ! command -v promtool >/dev/null || ! command -v prometheus >/dev/null; then
-        mkdir "$scratch/prometheus"
-        (cd "$scratch/prometheus" && apt-get -o APT::Sandbox::User=root download -qq prometheus && dpkg-deb -x prometheus_*.deb .) >/dev/null
-        export PATH="$scratch/prometheus/usr/bin:$PATH"
+        mkdir "$scratch/downloaded"
+        (cd "$scratch/downloaded" && apt-get -o APT::Sandbox::User=root download -qq prometheus && dpkg-deb -x prometheus_*.deb .) >/dev/null
+        export PATH="$scratch/downloaded/usr/bin:$PATH"
     fi
 }
 
