@@ -78,7 +78,7 @@ pub enum StartError {
 impl StartError {
     /// It is the configuration's fault (exit code 78), or needs a newer program; trying again changes nothing.
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Tls(_) | Self::Api(_) | Self::Store(StoreError::Newer { .. }))
+        matches!(self, Self::Tls(_) | Self::Api(_) | Self::Store(StoreError::Newer { .. } | StoreError::Older { .. }))
     }
 }
 

@@ -49,6 +49,13 @@ pub enum StoreError {
         /// The release that wrote it, where that is known.
         release: Option<String>,
     },
+    /// The file was written by a program from before the first release, in a form that nobody reads any more.
+    Older {
+        /// Which file.
+        file: PathBuf,
+        /// Its schema version.
+        found: u64,
+    },
     /// The file is not one of ours, or beyond repair.
     Damaged {
         /// Which file.
@@ -87,6 +94,12 @@ impl fmt::Display for StoreError {
                     file.display()
                 )
             }
+            Self::Older { file, found } => write!(
+                f,
+                "{} has schema version {found}, from before the first release; this program reads {SCHEMA_VERSION}: keep the \
+                 directory, and begin with an empty one by --data",
+                file.display()
+            ),
             Self::Damaged { file, cause } => write!(f, "{} cannot be opened: {cause}", file.display()),
             Self::Full(cause) => write!(f, "the disk is full: {cause}"),
             Self::Io(cause) => write!(f, "the store's disk failed: {cause}"),
@@ -300,6 +313,7 @@ fn has_schema(database: &dyn redb::ReadableDatabase, path: &Path) -> Result<bool
     };
     match found {
         Some(found) if found > SCHEMA_VERSION => Err(StoreError::Newer { file: path.to_owned(), found, release: None }),
+        Some(found) if found < SCHEMA_VERSION => Err(StoreError::Older { file: path.to_owned(), found }),
         found => Ok(found.is_some()),
     }
 }

@@ -135,7 +135,7 @@ impl Committer {
     /// From here on a commit is durable when its frame of the log is.
     fn log_ahead(&self) -> Result<(), StoreError> {
         // tests have small segments: some commits for each turn of the log
-        let room = (AHEAD_LOG_BYTES as u64).min(self.segment_bytes.saturating_mul(4));
+        let room = (AHEAD_LOG_BYTES as u64).min(self.segment_bytes.saturating_mul(16));
         self.shared.with_ahead(|ahead| ahead.begin(room))
     }
 
