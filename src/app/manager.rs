@@ -163,8 +163,14 @@ impl Progress {
 
 /// A status is one line.
 fn one_line(text: &str) -> String {
-    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    clean.get(..clean.floor_char_boundary(STATUS_MAX_BYTES)).unwrap_or_default().to_owned()
+    let mut line = String::new();
+    for c in text.chars().map(|c| if c.is_control() { ' ' } else { c }) {
+        if line.len() + c.len_utf8() > STATUS_MAX_BYTES {
+            break;
+        }
+        line.push(c);
+    }
+    line
 }
 
 /// The manager and the sockets that it passed: what surrounds a gateway.

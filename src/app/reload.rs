@@ -93,7 +93,7 @@ impl Core {
             }
             Err(problems) => {
                 tracing::error!(problems = problems.join("; "), "reload refused: the old configuration stays");
-                reloading.status = "the reload was refused: the old configuration stays in force".to_owned();
+                "the reload was refused: the old configuration stays in force".clone_into(&mut reloading.status);
             }
         }
         result

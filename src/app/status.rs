@@ -78,10 +78,7 @@ impl Teller {
     }
 
     pub(super) async fn run(mut self, manager: Arc<Manager>) {
-        if !manager.listens() {
-            return;
-        }
-        loop {
+        while manager.listens() {
             tokio::time::sleep(STATUS_PERIOD).await;
             let line = self.line();
             manager.status(&line);

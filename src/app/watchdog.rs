@@ -19,7 +19,7 @@ pub(super) async fn run(manager: Arc<Manager>, journal: Journal, appender: Appen
     let Some(period) = manager.watchdog() else { return };
     let mut watch = Watch::new(vec![("journal", journal.heart().clone()), ("fold", fold.heart().clone())]);
     let (half, mut signed) = (period / 2, time::instant());
-    loop {
+    while fold.alive() {
         appender.poke();
         fold.poke();
         tokio::time::sleep(period / WATCHDOG_LOOKS).await;

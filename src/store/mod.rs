@@ -73,14 +73,19 @@ impl fmt::Display for StoreError {
                     file.display()
                 )
             }
-            Self::Newer { file, found, release } => write!(
-                f,
-                "{} has schema version {found}, this program ({}) knows up to {SCHEMA_VERSION}: it was written by {}; nothing was \
-                 changed: install that version again, or point --data elsewhere",
-                file.display(),
-                env!("CARGO_PKG_VERSION"),
-                release.as_ref().map_or_else(|| "a newer stockgate".to_owned(), |release| format!("stockgate {release}"))
-            ),
+            Self::Newer { file, found, release } => {
+                let ours = env!("CARGO_PKG_VERSION");
+                let writer = release.as_ref().map_or_else(
+                    || format!("a newer stockgate than {ours}"),
+                    |release| format!("stockgate {release} (this is {ours})"),
+                );
+                write!(
+                    f,
+                    "{} has schema version {found}, this program knows up to {SCHEMA_VERSION}: it was written by {writer}; \
+                     install that version again, or point --data elsewhere",
+                    file.display()
+                )
+            }
             Self::Damaged { file, cause } => write!(f, "{} cannot be opened: {cause}", file.display()),
             Self::Full(cause) => write!(f, "the disk is full: {cause}"),
             Self::Io(cause) => write!(f, "the store's disk failed: {cause}"),

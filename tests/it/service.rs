@@ -109,7 +109,7 @@ async fn it_says_ready_when_it_is_and_stopping_when_it_stops() {
         let asked = std::thread::spawn(move || {
             let before = manager.until("READY=1");
             let mut stream = TcpStream::connect(admin).expect("it listens");
-            stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").expect("sent");
+            stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n").expect("sent");
             let mut answer = String::new();
             stream.read_to_string(&mut answer).expect("answered");
             (manager, before, answer)
@@ -296,7 +296,7 @@ fn a_passed_socket_is_served_whatever_is_configured() {
             log.text().lines().any(|l| l.contains(&address.to_string()) && l.contains(key) && l.contains("127.0.0.1:0"));
         assert!(told, "{names:?}: {}", log.text());
         if names == Some("admin") {
-            early.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").expect("sent");
+            early.write_all(b"GET /livez HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n").expect("sent");
             let mut answer = String::new();
             early.read_to_string(&mut answer).expect("answered");
             assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");

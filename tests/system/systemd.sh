@@ -115,8 +115,8 @@ names_of() {
 }
 # all of it: a first start with its certificate, deliveries, a checkpoint, a reload, answers of every sort, a stop
 UNDER=(strace -D -f -qq -s 200 -o calls)
-start_gateway --data traced
 DATA=traced
+start_gateway
 tag=$(printf %s "$body" | hmac "$(cat traced/generic.secret)" | hex_of)
 deliver 200 /in/generic "$body" -H "x-delivery-id: d-1" -H "x-stockgate-signature: $tag"
 until_so "it is folded" folded
@@ -136,18 +136,19 @@ denied=$(comm -23 used <(sort -u allowed))
 ! grep -E 'm(map|protect|remap)\(.*PROT_WRITE\|PROT_EXEC|mprotect\(.*PROT_EXEC' calls ||
     fail "memory that can be written and executed: MemoryDenyWriteExecute= would refuse it"
 
-# /proc with nothing but processes, no home, nothing in the environment, an unprivileged user
+# /proc with nothing but processes, no home, nothing in the environment, no capability, an unprivileged user
 cat >inner.sh <<'INNER'
 set -eu
 mount -t proc -o subset=pid,hidepid=invisible proc /proc
 [ ! -e /proc/meminfo ] && [ ! -e /proc/stat ]
+# the scratch directory is for root only
+mount -t tmpfs -o mode=755,size=256M box /mnt
+cp "$BOXED" /mnt/stockgate
+install -d -o 65534 -g 65534 -m 700 /mnt/data
 exec setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all env -i "$@"
 INNER
-chmod 755 "$WORK"
-install -d -o 65534 -g 65534 -m 700 boxed
-cp "$BIN" stockgate-box
-UNDER=(unshare --mount --pid --fork --kill-child=SIGTERM sh inner.sh)
-BIN=$WORK/stockgate-box start_gateway --data "$WORK/boxed"
+UNDER=(env "BOXED=$BIN" unshare --mount --pid --fork --kill-child=SIGTERM sh inner.sh)
+BIN=/mnt/stockgate DATA=/mnt/data start_gateway
 resident=$(curl -sS --fail --max-time 30 "$ADMIN/metrics" | sed -n 's/^process_resident_memory_bytes //p')
 ((${resident%%.*} > 1000000)) || fail "the process's own figures: '$resident'"
 same "ready in the box" 200 "$(curl -sS -o /dev/null -w '%{http_code}' "$ADMIN/readyz")"

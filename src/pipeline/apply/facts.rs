@@ -306,6 +306,8 @@ impl Folder {
         tally: &mut Tally,
     ) -> Result<(), StoreError> {
         for id in state.parked_for(source.number, waits_for) {
+            // very many may have waited
+            heart::beat();
             self.exhume(state, source, record, at, id, tally)?;
         }
         Ok(())
