@@ -61,7 +61,7 @@
 //! | ... looks for what is wrong with the box? | `stockgate doctor` ([`cli`]) |
 //! | ... is written to disk, byte by byte? | [`store::codec`], [`store::rows`] |
 //! | ... checks the configuration? | [`config`]; every key is documented in `config/defaults.toml` |
-//! | ... reads the drop-ins `conf.d/*.toml`? | [`config::drop_ins`] |
+//! | ... reads the drop-ins `conf.d/*.toml`? | [`config::drop_ins()`] |
 //! | ... makes the Debian package? | `packaging/build-deb`; its life is tested by `tests/system/deb.sh` |
 //! | ... shows it? | [`api`] (admin listener), [`metrics`], [`cli`] |
 //! | ... finds where sources disagree? | [`api`], at `/api/v1/drift` and a piece at every scrape; `stockgate drift` |

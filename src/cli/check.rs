@@ -117,7 +117,11 @@ fn admin(checked: &Checked) -> String {
 /// The files that the configuration was read from, when there is more than the one that was named.
 fn read_from(file: Option<&Path>) -> String {
     let drop_ins = file.and_then(|file| config::drop_ins(file).ok()).unwrap_or_default();
-    drop_ins.iter().map(|file| format!("#   follow {}\n", file.display())).collect()
+    let mut out = String::new();
+    for file in drop_ins {
+        out.push_str(&format!("#   read {} as well\n", file.display()));
+    }
+    out
 }
 
 fn source(source: &SourceConfig) -> String {

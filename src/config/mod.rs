@@ -159,7 +159,7 @@ pub struct Inputs<'a> {
     pub env: Environment<'a>,
 }
 
-/// Read and check a configuration file and its drop-ins ([`drop_ins`]). Without a file: the defaults, overridden, and no source
+/// Read and check a configuration file and its drop-ins ([`drop_ins()`]). Without a file: the defaults, overridden, and no source
 /// (see [`built_in`]).
 ///
 /// A drop-in's key of a fixed section wins over the file's. The same key in two drop-ins is a mistake, and so is a source or a
