@@ -23,8 +23,17 @@ lines_of() {
 }
 lines_of "$ROOT/README.md" "## Install on a box" >box/install.lines
 same "README.md's lines to install" 5 "$(grep -c . box/install.lines)"
-sed -n '/^No connection refused during an upgrade$/,$p' "$ROOT/packaging/debian/README.Debian" | sed -n '/^    /{s/^    //;p};/^The port is/q' >box/socket.lines
+# deb_lines HEADING: the lines to run in a section of README.Debian
+deb_lines() {
+    awk -v heading="$1" '
+        $0 == heading { found = 1; getline; next }
+        found && /^---/ { exit }
+        found && /^    / { print substr($0, 5) }' "$ROOT/packaging/debian/README.Debian"
+}
+deb_lines "No connection refused during an upgrade" >box/socket.lines
 same "README.Debian's lines for the socket" 5 "$(grep -c . box/socket.lines)"
+deb_lines "Reload when the admin address wants tokens" >box/token.lines
+same "README.Debian's lines for the token" 6 "$(grep -c . box/token.lines)"
 
 cp "$here/lib.bash" "$here/deb/load" box/
 find / -xdev \( -path /proc -o -path /sys -o -path /root -o -path /tmp -o -path /work \) -prune -o -name '*stockgate*' -print >box/before
