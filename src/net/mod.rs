@@ -4,6 +4,7 @@
 //!  listen   accept, cap connections in all and per address, back off when the system is out of descriptors
 //!  stream   one connection's bytes, plain or TLS: write timeout, lingering close
 //!  tls      the server's certificate, swappable while running; made by ourselves at the first start
+//!  ciphers  the suites and their order: what this CPU is quick at comes first
 //!  serve    HTTP/1.0, 1.1 and 2 by ALPN; deadlines; panics; drain          -> Handler
 //!  body     a request body: capped, timed, within the budget of all buffered bodies
 //!  url, trust, client   the other direction: requests to platforms and channels
@@ -22,6 +23,7 @@
 #![expect(clippy::disallowed_types, reason = "this is the one module that opens sockets")]
 
 pub mod body;
+mod ciphers;
 pub mod client;
 mod listen;
 mod self_made;

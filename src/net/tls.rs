@@ -1,28 +1,24 @@
 //! The server's side of TLS: one certificate, swappable while connections are accepted.
 //!
-//! TLS 1.2 and 1.3 with ring's suites. ALPN offers `h2`, `http/1.1` and `http/1.0`: a client that asks for the last alone
+//! TLS 1.2 and 1.3 with ring's suites, in the order that suits this CPU (`ciphers`). ALPN offers `h2`, `http/1.1` and `http/1.0`: a client that asks for the last alone
 //! (WordPress speaks HTTP/1.0, and newer libcurl then says so in ALPN) would otherwise be refused in the handshake. Sessions are
 //! resumed from tickets that a swap makes void. No 0-RTT, no client certificates.
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::ServerConfig;
-use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::ParsedCertificate;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
+pub(super) use super::ciphers::PROVIDER;
 pub use super::self_made::{SelfMade, load_or_make, make_self_made};
 use super::{self_made, x509};
 use crate::metrics;
 use crate::time::{self, Timestamp};
-
-/// The one crypto provider, handed to rustls explicitly so that no other crate's features can choose another.
-pub(super) static PROVIDER: LazyLock<Arc<CryptoProvider>> =
-    LazyLock::new(|| Arc::new(rustls::crypto::ring::default_provider()));
 
 /// Why a certificate cannot be used. Never holds key material.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -203,6 +199,7 @@ fn server_config(certified: CertifiedKey) -> Result<ServerConfig, TlsError> {
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), b"http/1.0".to_vec()];
+    config.ignore_client_order = true; // see `ciphers`
     config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(unusable)?;
     // A client that keeps connections open resumes seldom: one ticket saves the second one's bytes.
     config.send_tls13_tickets = 1;
