@@ -78,8 +78,11 @@
 //! - **The journal is a directory of segment files**, not one `journal.redb`. Measured: a redb file whose old tables were
 //!   dropped kept 16.8 MB for 1 MB of live records, and compacting it needs the database to itself. Removing a file gives space back
 //!   at once, bounds the repair after a crash to one segment, and keeps damage within it.
-//! - **The rows of journal and ledger are blocks** that fill a page, not one row a record. Measured: an insertion into the tree costs
-//!   seven thousand instructions, and a third of the disk's writes were pages that the next commit wrote again.
+//! - **The rows of journal and ledger are blocks**, not one row a record, and the journal's are compressed. Measured: an insertion into
+//!   the tree costs seven thousand instructions; deliveries of one platform shrink to a third, and so does what retention keeps.
+//! - **A write-ahead log lies beneath the journal's redb file.** Everything that one commit of redb writes is one frame, compressed and
+//!   synced once, and redb's two syncs cost nothing; the pages follow into the file. Measured: a commit of redb writes 13 pages and
+//!   waits for the disk twice whatever it holds, 40 KiB for a lone delivery; a frame is one or two pages. A card wears out by that.
 //! - **A busy journal waits a moment** (0.1 ms) for the senders that it has just answered. Otherwise they fall into two groups that take
 //!   turns, with twice the commits. A few senders never wait.
 //! - **The state is written behind**: the fold works in memory and writes what changed at checkpoints, with the cursor, in one

@@ -19,6 +19,17 @@ impl Writer {
         Self(Vec::with_capacity(bytes))
     }
 
+    /// Over the room of a row that is no longer needed.
+    pub fn reusing(mut row: Vec<u8>) -> Self {
+        row.clear();
+        Self(row)
+    }
+
+    /// What was written so far.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The row.
     pub fn finish(self) -> Vec<u8> {
         self.0
@@ -27,6 +38,12 @@ impl Writer {
     /// One byte.
     pub fn u8(&mut self, value: u8) -> &mut Self {
         self.0.push(value);
+        self
+    }
+
+    /// Four bytes.
+    pub fn u32(&mut self, value: u32) -> &mut Self {
+        self.0.extend(value.to_be_bytes());
         self
     }
 
@@ -189,6 +206,11 @@ impl<'a> Reader<'a> {
         Ok(byte)
     }
 
+    /// Four bytes.
+    pub fn u32(&mut self, what: &str) -> Result<u32, StoreError> {
+        Ok(u32::from_be_bytes(self.array(what)?))
+    }
+
     /// Eight bytes.
     pub fn u64(&mut self, what: &str) -> Result<u64, StoreError> {
         Ok(u64::from_be_bytes(self.array(what)?))
@@ -281,6 +303,11 @@ impl<'a> Reader<'a> {
     /// Everything that is left.
     pub fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.0)
+    }
+
+    /// Nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Nothing may be left.

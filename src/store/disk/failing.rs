@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use redb::backends::FileBackend;
-use redb::{Builder, Database, DatabaseError, StorageBackend};
+use redb::{Builder, DatabaseError, StorageBackend};
 
 use super::{Disk, Entry, Reader, RealDisk};
 
@@ -48,10 +48,10 @@ impl StorageBackend for Backend {
 }
 
 impl Disk for FailingDisk {
-    fn database(&self, path: &Path, builder: &Builder) -> Result<Database, DatabaseError> {
+    fn file(&self, path: &Path) -> Result<Box<dyn StorageBackend>, DatabaseError> {
         let opened = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let file = FileBackend::new(opened.map_err(|error| DatabaseError::Storage(error.into()))?)?;
-        builder.create_with_backend(Backend { file, broken: Arc::clone(&self.broken) })
+        Ok(Box::new(Backend { file, broken: Arc::clone(&self.broken) }))
     }
 
     fn reader(&self, path: &Path, builder: &Builder) -> Result<Reader, DatabaseError> {

@@ -13,7 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use redb::{Builder, Database, DatabaseError, StorageBackend};
+use redb::{Builder, DatabaseError, StorageBackend};
 
 use super::{Disk, Entry, Reader, directory_of};
 
@@ -265,7 +265,7 @@ impl StorageBackend for Backend {
 }
 
 impl Disk for LyingDisk {
-    fn database(&self, path: &Path, builder: &Builder) -> Result<Database, DatabaseError> {
+    fn file(&self, path: &Path) -> Result<Box<dyn StorageBackend>, DatabaseError> {
         let file = self.file_or_new(path);
         let life = {
             let mut world = self.world();
@@ -275,7 +275,7 @@ impl Disk for LyingDisk {
             world.open.push(file);
             world.life
         };
-        builder.create_with_backend(Backend { disk: self.clone(), file, life })
+        Ok(Box::new(Backend { disk: self.clone(), file, life }))
     }
 
     /// On a copy: what is written there reaches nobody.

@@ -4,6 +4,7 @@
 //! tests can bring one that lies: it records what was written and synced, and builds what a power cut could leave. A database
 //! reads and writes its file by itself; here it is only opened.
 
+pub(super) mod ahead;
 #[cfg(test)]
 pub(crate) mod failing;
 #[cfg(test)]
@@ -18,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use redb::backends::FileBackend;
-use redb::{Builder, Database, DatabaseError, ReadableDatabase};
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, StorageBackend};
 
 use self::paced::Paced;
 use super::StoreError;
@@ -40,8 +41,13 @@ pub type Reader = Box<dyn ReadableDatabase + Send + Sync>;
 
 /// Where the files are. A name is durable once its directory was synced, content once its file was.
 pub trait Disk: fmt::Debug + Send + Sync {
+    /// Open a file to read and write, or make one. It is not locked.
+    fn file(&self, path: &Path) -> Result<Box<dyn StorageBackend>, DatabaseError>;
+
     /// Open a database, or make one when the file is not there or empty.
-    fn database(&self, path: &Path, builder: &Builder) -> Result<Database, DatabaseError>;
+    fn database(&self, path: &Path, builder: &Builder) -> Result<Database, DatabaseError> {
+        builder.create_with_backend(Paced::new(self.file(path)?))
+    }
 
     /// Open a database to read. `RepairAborted`: it was not closed cleanly and must be opened to write once.
     fn reader(&self, path: &Path, builder: &Builder) -> Result<Reader, DatabaseError>;
@@ -88,9 +94,9 @@ pub fn real() -> Arc<dyn Disk> {
 }
 
 impl Disk for RealDisk {
-    fn database(&self, path: &Path, builder: &Builder) -> Result<Database, DatabaseError> {
+    fn file(&self, path: &Path) -> Result<Box<dyn StorageBackend>, DatabaseError> {
         let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
-        builder.create_with_backend(Paced::new(FileBackend::new(file)?))
+        Ok(Box::new(FileBackend::new(file)?))
     }
 
     fn reader(&self, path: &Path, builder: &Builder) -> Result<Reader, DatabaseError> {

@@ -9,7 +9,6 @@ use std::io;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 
 /// Bytes that may wait to be synced: some milliseconds of a slow disk.
@@ -17,12 +16,12 @@ const UNSYNCED_BYTES: u64 = 2 * 1024 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Paced {
-    file: FileBackend,
+    file: Box<dyn StorageBackend>,
     unsynced: AtomicU64,
 }
 
 impl Paced {
-    pub(super) fn new(file: FileBackend) -> Self {
+    pub(super) fn new(file: Box<dyn StorageBackend>) -> Self {
         Self { file, unsynced: AtomicU64::new(0) }
     }
 }

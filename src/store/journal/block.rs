@@ -1,32 +1,23 @@
-//! Blocks: the rows of a segment. One holds the records that were committed together, one after the other.
+//! Blocks: the rows of a segment. One holds the records that were committed together, one after the other, compressed.
 //!
 //! A row a record would cost an insertion into the tree for each, and leave every page that the next commit touches to be
-//! written again. So a batch is cut into blocks that fill whole pages: redb gives a row that is larger than a page pages of its
-//! own, a power of two of them, and never rewrites those when the next row comes.
+//! written again. And what one platform sends differs in a few numbers: a block of forty deliveries shrinks to a third (LZ4).
 //!
-//! A block's key is the number of its first record; its bytes are the records, each behind a length (LEB128) and a CRC-32 over
-//! its number and itself, which the length counts. redb's own checksums are looked at only when it repairs a file; this one
-//! is checked whenever a record is read, it tells damage from what is whole record by record, and it proves a record that is
-//! found in a file which redb cannot open any more.
+//! A block's key is the number of its first record. Its bytes are how many records it has, their length together (both
+//! LEB128), and the records, compressed: each behind a length (LEB128) and a CRC-32 over its number and itself, which the length
+//! counts. redb's own checksums are looked at only when it repairs a file; this one is checked whenever a record is read. It tells
+//! damage from what is whole, up to the first record of a block that damage has reached, and it proves a record that is found in
+//! a file which redb cannot open any more.
 
-use crate::store::codec::{Writer, count_bytes, numbered_rows};
+use crate::store::codec::{Reader, Writer, numbered_rows};
 use crate::types::Seq;
 
-/// redb's page.
-const PAGE_BYTES: usize = 4096;
-/// What a page loses to the row itself: redb's head of a leaf, the key, the row's offset.
-const ROW_BYTES: usize = 16;
-/// Pages in the largest block that is made by filling; one record that is larger gets a block to itself.
-const PAGES_MAX: usize = 16;
-
+/// Bytes of records from which on the next one begins another block: damage to a block hides no more than these.
+const BLOCK_BYTES: usize = 64 * 1024;
+/// LZ4 makes of a byte no more than so many.
+const MOST_RATIO: usize = 255;
 /// Bytes of a checksum.
 const SUM_BYTES: usize = 4;
-
-/// Bytes of a record in its block.
-fn framed(record: &[u8]) -> usize {
-    let summed = SUM_BYTES + record.len();
-    count_bytes(summed as u64) + summed
-}
 
 fn checksum(seq: Seq, record: &[u8]) -> [u8; SUM_BYTES] {
     let mut sum = flate2::Crc::new();
@@ -35,67 +26,74 @@ fn checksum(seq: Seq, record: &[u8]) -> [u8; SUM_BYTES] {
     sum.sum().to_le_bytes()
 }
 
-/// How many of these records the next block takes, and its bytes. (0, 0) for none.
-///
-/// It takes the largest number of pages that the records can fill, so that little of a page stays empty; the rest of the batch
-/// goes into smaller blocks.
-fn next(records: &[Vec<u8>]) -> (usize, usize) {
-    let enough = PAGES_MAX * PAGE_BYTES;
-    let total = records.iter().map(|r| framed(r)).scan(0, |sum, bytes| {
-        let before = *sum;
-        *sum += bytes;
-        (before < enough).then_some(*sum)
-    });
-    let total = total.last().unwrap_or(0);
-    let mut room = PAGE_BYTES - ROW_BYTES;
-    if total > room {
-        let mut pages = 1;
-        while pages < PAGES_MAX && pages * 2 * PAGE_BYTES - ROW_BYTES <= total {
-            pages *= 2;
-        }
-        room = pages * PAGE_BYTES - ROW_BYTES;
-    }
-    let (mut taken, mut bytes) = (0, 0);
-    for record in records {
-        let more = framed(record);
-        if taken > 0 && bytes + more > room {
-            break;
-        }
-        taken += 1;
-        bytes += more;
-    }
-    (taken, bytes)
-}
-
-/// Cut a batch into blocks: the records of each, and its bytes.
-pub(super) fn cut(mut records: &[Vec<u8>]) -> impl Iterator<Item = (&[Vec<u8>], usize)> {
+/// The blocks of a batch: each with the number of its first record.
+pub(super) fn pack(first: Seq, records: &[Vec<u8>]) -> impl Iterator<Item = (Seq, Vec<u8>)> {
+    let mut next = first;
+    let mut rest = records;
     std::iter::from_fn(move || {
-        let (taken, bytes) = next(records);
-        let (block, rest) = records.split_at_checked(taken)?;
-        records = rest;
-        (taken > 0).then_some((block, bytes))
-    })
-}
-
-/// Write records into a block's place, which has exactly as many bytes as [`cut`] said.
-pub(super) fn fill(mut place: &mut [u8], first: Seq, records: &[Vec<u8>]) {
-    for (seq, record) in (first..).zip(records) {
-        let mut head = Writer::with_capacity(8);
-        head.count((SUM_BYTES + record.len()) as u64).raw(&checksum(seq, record));
-        for part in [head.finish().as_slice(), record.as_slice()] {
-            let Some((here, rest)) = place.split_at_mut_checked(part.len()) else { return };
-            here.copy_from_slice(part);
-            place = rest;
+        let mut size = 0;
+        let full = rest.iter().position(|record| {
+            size += record.len();
+            size >= BLOCK_BYTES
+        });
+        let (block, later) = rest.split_at_checked(full.map_or(rest.len(), |last| last + 1))?;
+        if block.is_empty() {
+            return None;
         }
-    }
+        let begin = next;
+        rest = later;
+        next += block.len() as u64;
+        let mut raw = Writer::with_capacity(size + block.len() * 8);
+        for (seq, record) in (begin..).zip(block) {
+            raw.count((SUM_BYTES + record.len()) as u64).raw(&checksum(seq, record)).raw(record);
+        }
+        let raw = raw.finish();
+        let mut row = Writer::with_capacity(20 + raw.len());
+        row.count(block.len() as u64).count(raw.len() as u64).raw(&lz4_flex::block::compress(&raw));
+        Some((begin, row.finish()))
+    })
 }
 
-/// The records of a block, with their numbers; `None`: this one is damaged. Damage to a length hides the rest of the block.
-pub(super) fn records(first: Seq, block: &[u8]) -> impl Iterator<Item = (Seq, Option<&[u8]>)> {
-    (first..).zip(numbered_rows(first, block)).map(|(seq, row)| {
-        let split = row.ok().and_then(|(_, summed)| summed.split_first_chunk());
-        (seq, split.filter(|(sum, record)| **sum == checksum(seq, record)).map(|(_, record)| record))
-    })
+/// A block's records, unpacked.
+pub(super) struct Unpacked {
+    first: Seq,
+    count: u64,
+    raw: Vec<u8>,
+}
+
+/// Unpack a block. What is damaged of it is told by [`Unpacked::records`].
+pub(super) fn unpack(first: Seq, block: &[u8]) -> Unpacked {
+    let head = |mut r: Reader<'_>| {
+        let (count, length): (u64, usize) = (r.count("records").ok()?, r.small("length").ok()?);
+        let packed = Reader::rest(&mut r);
+        // a head that is damaged must not ask for all the memory there is, or claim numbers without end
+        let possible = length <= packed.len().saturating_mul(MOST_RATIO) && count <= (length / SUM_BYTES) as u64;
+        possible.then(|| {
+            let mut raw = vec![0; length];
+            // where it stops, zeros follow: no record
+            if lz4_flex::block::decompress_into(packed, &mut raw).is_err() {
+                tracing::debug!(first, "a block of the journal is damaged");
+            }
+            Unpacked { first, count, raw }
+        })
+    };
+    head(Reader::new(block)).unwrap_or(Unpacked { first, count: 1, raw: Vec::new() })
+}
+
+impl Unpacked {
+    /// The records with their numbers; `None`: this one is damaged, or stands behind one that is.
+    pub(super) fn records(&self) -> impl Iterator<Item = (Seq, Option<&[u8]>)> {
+        let mut rows = numbered_rows(self.first, &self.raw);
+        let mut whole = true;
+        (self.first..self.first.saturating_add(self.count)).map(move |seq| {
+            let record = rows.next().and_then(Result::ok).and_then(|(_, summed)| {
+                let (sum, record) = summed.split_first_chunk()?;
+                (*sum == checksum(seq, record)).then_some(record)
+            });
+            whole &= record.is_some();
+            (seq, record.filter(|_| whole))
+        })
+    }
 }
 
 #[cfg(test)]
@@ -104,61 +102,71 @@ mod tests {
     use crate::types::Seq;
     use proptest::prelude::*;
 
-    fn back(records: &[Vec<u8>]) -> Vec<(Seq, Vec<u8>)> {
-        let mut first = 1;
+    fn back(first: Seq, records: &[Vec<u8>]) -> Vec<(Seq, Vec<u8>)> {
         let mut found = Vec::new();
-        for (block, bytes) in cut(records) {
-            let mut row = vec![0; bytes];
-            fill(&mut row, first, block);
-            found.extend(super::records(first, &row).map(|(n, b)| (n, b.expect("whole").to_vec())));
-            first += block.len() as u64;
+        for (seq, row) in pack(first, records) {
+            found.extend(unpack(seq, &row).records().map(|(n, b)| (n, b.expect("whole").to_vec())));
         }
         found
     }
 
     proptest! {
         #[test]
-        fn what_is_cut_reads_back(sizes in proptest::collection::vec(0_usize..9000, 0..80)) {
-            let records: Vec<Vec<u8>> = sizes.iter().map(|n| vec![7; *n]).collect();
-            let numbered: Vec<(Seq, Vec<u8>)> = (1..).zip(records.clone()).collect();
-            prop_assert_eq!(back(&records), numbered);
+        fn what_is_packed_reads_back(sizes in proptest::collection::vec((0_usize..9000, any::<u8>()), 0..80)) {
+            let records: Vec<Vec<u8>> = sizes.iter().map(|(n, byte)| vec![*byte; *n]).collect();
+            let numbered: Vec<(Seq, Vec<u8>)> = (9..).zip(records.clone()).collect();
+            prop_assert_eq!(back(9, &records), numbered);
+        }
+
+        #[test]
+        fn a_damaged_block_gives_nothing_wrong(at in 0_usize..2000, bit in 0_u32..8, cut in any::<bool>()) {
+            let records: Vec<Vec<u8>> = (0_u8..30).map(|n| [&[n; 40][..], b"the same in each of them"].concat()).collect();
+            let (seq, mut row) = pack(4, &records).next().expect("a block");
+            let at = at % row.len();
+            if cut { row.truncate(at) } else { row[at] ^= 1 << bit }
+            let unpacked = unpack(seq, &row);
+            for (n, record) in unpacked.records() {
+                if let Some(record) = record {
+                    prop_assert_eq!(record, records[usize::try_from(n - 4).expect("small")].as_slice());
+                }
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_taken(row in proptest::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert!(unpack(1, &row).records().all(|(_, record)| record.is_none()));
         }
     }
 
     #[test]
-    fn blocks_fill_their_pages() {
-        let records = vec![vec![1; 400]; 64];
-        let mut written = 0;
-        for (block, bytes) in cut(&records) {
-            assert!(!block.is_empty());
-            written += (bytes + ROW_BYTES).div_ceil(PAGE_BYTES).next_power_of_two() * PAGE_BYTES;
-        }
-        let bytes = 64 * 406;
-        assert!(written <= bytes + 2 * PAGE_BYTES, "{written} for {bytes}");
-        assert_eq!(cut(&records[..3]).count(), 1, "a few records share one small row");
+    fn a_block_is_a_third_of_deliveries_that_are_alike() {
+        let deliveries =
+            |n: u64| format!("{{\"inventory_item_id\":{},\"location_id\":53716844710,\"available\":{}}}", n * 7919, n % 97);
+        let records: Vec<Vec<u8>> = (0..40).map(|n| deliveries(n).into_bytes()).collect();
+        let raw: usize = records.iter().map(Vec::len).sum();
+        let packed: usize = pack(1, &records).map(|(_, row)| row.len()).sum();
+        assert!(packed * 3 < raw * 2, "{packed} of {raw}");
     }
 
     #[test]
-    fn a_record_larger_than_any_block_has_one_to_itself() {
+    fn large_records_end_their_blocks() {
         let records = vec![vec![1; 10], vec![2; 1_000_000], vec![3; 10]];
-        assert_eq!(back(&records).len(), 3);
+        assert_eq!(back(1, &records).len(), 3);
+        assert_eq!(pack(1, &records).map(|(seq, _)| seq).collect::<Vec<_>>(), [1, 3]);
     }
 
     #[test]
-    fn damage_is_told_record_by_record() {
-        let records = vec![vec![1; 5], vec![2; 5], vec![3; 5]];
-        let mut row = vec![0; 30];
-        fill(&mut row, 4, &records);
-        let whole = |row: &[u8]| -> Vec<(Seq, bool)> { super::records(4, row).map(|(n, b)| (n, b.is_some())).collect() };
-        assert_eq!(whole(&row), [(4, true), (5, true), (6, true)]);
-        assert_eq!(whole(&row[..29]), [(4, true), (5, true), (6, false)], "cut");
-        for byte in 0..row.len() {
-            let mut bad = row.clone();
-            bad[byte] ^= 1;
-            let hit = byte / 10;
-            let found = whole(&bad);
-            assert!(found[..hit].iter().all(|(_, whole)| *whole) && !found[hit].1, "{byte}: {found:?}");
-        }
-        assert!(super::records(5, &row).all(|(_, record)| record.is_none()), "under another number it is not the record");
+    fn what_stands_before_damage_is_whole() {
+        // random enough that nothing refers back
+        let records: Vec<Vec<u8>> = (1_u64..=3)
+            .map(|n| (0..40_u64).map(|i| (n * 7919 + i * i * 31 + i).to_le_bytes()[0] ^ 0x5a).collect())
+            .collect();
+        let (seq, row) = pack(4, &records).next().expect("a block");
+        let whole = |row: &[u8]| -> Vec<bool> { unpack(seq, row).records().map(|(_, b)| b.is_some()).collect() };
+        assert_eq!(whole(&row), [true, true, true]);
+        let mut last = row.clone();
+        *last.last_mut().expect("bytes") ^= 1;
+        assert_eq!(whole(&last), [true, true, false]);
+        assert!(unpack(5, &row).records().all(|(_, record)| record.is_none()), "under another number it is not the record");
     }
 }

@@ -53,10 +53,9 @@ impl Importer {
         write.set_two_phase_commit(true);
         {
             let mut table = write.open_table(BLOCKS)?;
-            for (mut seq, run) in runs(std::mem::take(&mut self.held)) {
-                for (block, bytes) in block::cut(&run) {
-                    block::fill(table.insert_reserve(seq, bytes)?.as_mut(), seq, block);
-                    seq += block.len() as u64;
+            for (seq, run) in runs(std::mem::take(&mut self.held)) {
+                for (seq, row) in block::pack(seq, &run) {
+                    table.insert(seq, row.as_slice())?;
                 }
             }
             if !lost.is_empty() {

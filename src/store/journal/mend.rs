@@ -16,8 +16,9 @@ use redb::{Database, ReadableDatabase};
 use super::salvage::{self, Lost};
 use super::{BLOCKS, Found, OLD_SEGMENT_CACHE_BYTES, Segment, Shared, block};
 use crate::limits::JOURNAL_BATCH_RECORDS;
+use crate::store::disk::ahead::Ahead;
 use crate::store::disk::{self, Disk, Reader};
-use crate::store::{META, StoreError, guarded, is_damage, open, open_reader, open_whole};
+use crate::store::{META, StoreError, guarded, is_damage, open, open_reader, open_whole_ahead};
 use crate::time::Timestamp;
 use crate::types::Seq;
 
@@ -60,9 +61,9 @@ fn lost_in(database: &dyn ReadableDatabase) -> Result<Vec<Lost>, StoreError> {
 }
 
 /// The first numbers from `begin` up to, not including, `end` that are neither found nor known to be lost.
-fn unexplained(found: &[(Seq, Vec<u8>)], begin: Seq, end: Seq, lost: &[Lost]) -> Option<Seq> {
+fn unexplained(found: impl Iterator<Item = Seq>, begin: Seq, end: Seq, lost: &[Lost]) -> Option<Seq> {
     let mut next = begin;
-    for seq in found.iter().map(|(seq, _)| *seq).filter(|seq| *seq >= begin).chain([end]) {
+    for seq in found.filter(|seq| *seq >= begin).chain([end]) {
         while next < seq {
             match lost.iter().find(|lost| (lost.from..=lost.to).contains(&next)) {
                 Some(lost) => next = lost.to + 1,
@@ -122,17 +123,22 @@ impl Shared {
 
     /// Open the newest segment, mended when it must be. It is the one that is written, so all of it is checked: redb believes
     /// a file that was closed cleanly, and would hand out pages that are in use when its notes about them are damaged.
-    pub(super) fn open_newest(&self, first: Seq) -> Result<Database, StoreError> {
+    pub(super) fn open_newest(&self, first: Seq) -> Result<(Database, Ahead), StoreError> {
         let open = || {
             let mut slot = None;
             let lost = guarded(|| {
-                let database = slot.insert(open_whole(&*self.disk, &self.path_of(first), self.cache)?);
+                let path = self.path_of(first);
+                let (database, _) = slot.insert(open_whole_ahead(&*self.disk, &path, &self.log_path(), first, self.cache)?);
                 let lost = lost_in(database)?;
                 let begin = first.max(self.floor.saturating_add(1));
-                let mut found = Found::all();
-                found.take(database, begin)?;
+                // not the records themselves, which would be all of a segment in memory
+                let mut found = Vec::new();
+                super::each(database, begin, Seq::MAX, |seq, _| {
+                    found.push(seq);
+                    false
+                })?;
                 let end = super::newest_record(database)?.map_or(begin, |(seq, _)| seq + 1);
-                match unexplained(&found.records, begin, end, &lost) {
+                match unexplained(found.into_iter(), begin, end, &lost) {
                     Some(seq) => Err(StoreError::Row(format!("record {seq} is missing"))),
                     None => Ok(lost),
                 }
@@ -174,16 +180,16 @@ impl Shared {
                 // aged out since the list of segments was made
                 let Some(database) = self.older(first)? else { return Ok(false) };
                 used = Some(Arc::clone(&database));
-                let done = found.take(database.database(), begin)?;
+                let done = found.take(database.database(), begin, Seq::MAX)?;
                 let read = found.records.get(records..).unwrap_or_default();
                 let until = if done { read.last().map_or(begin, |(seq, _)| seq + 1) } else { end };
                 let mut lost = self.lost_of(first);
-                if lost.is_empty() && unexplained(read, begin, until, &[]).is_some() {
+                if lost.is_empty() && unexplained(read.iter().map(|(seq, _)| *seq), begin, until, &[]).is_some() {
                     // one that was restored from a backup says for itself what it lacks
                     lost = lost_in(database.database())?;
                     self.losses().insert(first, lost.clone());
                 }
-                match unexplained(read, begin, until, &lost) {
+                match unexplained(read.iter().map(|(seq, _)| *seq), begin, until, &lost) {
                     Some(seq) => Err(StoreError::Row(format!("record {seq} is missing"))),
                     None => Ok(done),
                 }
@@ -291,10 +297,9 @@ impl Shared {
         {
             let mut table = write.open_table(BLOCKS)?;
             let mut run: (Seq, Vec<Vec<u8>>) = (0, Vec::new());
-            let mut flush = |(mut seq, run): (Seq, Vec<Vec<u8>>)| -> Result<(), StoreError> {
-                for (block, bytes) in block::cut(&run) {
-                    block::fill(table.insert_reserve(seq, bytes)?.as_mut(), seq, block);
-                    seq += block.len() as u64;
+            let mut flush = |(seq, run): (Seq, Vec<Vec<u8>>)| -> Result<(), StoreError> {
+                for (seq, row) in block::pack(seq, &run) {
+                    table.insert(seq, row.as_slice())?;
                 }
                 Ok(())
             };

@@ -1,7 +1,9 @@
 //! `journal/`: the truth.
 //!
 //! Records are appended under 1, 2, 3, ... by one thread that commits whatever is waiting: idle it commits at once, busy its
-//! batch grows; a busy one waits a moment for the senders that it has just answered. A commit is two-phase and durable before anybody who waits for it is answered.
+//! batch grows; a busy one waits a moment for the senders that it has just answered. A commit is durable before anybody who waits
+//! for it is answered: all that redb writes for it is one frame of a write-ahead log (`ahead.log`, see [`disk::ahead`]), compressed
+//! and synced once, and its pages reach the segment's file behind that.
 //!
 //! The journal is cut into segments, one small database file each, named after its first record; only the newest is written.
 //! Retention removes whole files, so the space is back at once (a redb file hardly ever shrinks by itself, and compacting one
@@ -25,7 +27,7 @@ mod writer;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
@@ -35,6 +37,7 @@ pub use self::import::Importer;
 use self::mend::Older;
 pub use self::salvage::Lost;
 use self::writer::Committer;
+use super::disk::ahead::{Ahead, Log};
 use super::disk::{self, Disk};
 use super::{Reserve, StoreError};
 use crate::limits::JOURNAL_SEGMENT_BYTES;
@@ -43,6 +46,8 @@ use crate::types::Seq;
 
 /// The blocks of a segment, by the number of their first record.
 const BLOCKS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("blocks");
+/// The write-ahead log of the newest segment.
+const AHEAD: &str = "ahead.log";
 /// A segment that is still being made.
 const UNFINISHED: &str = "unfinished.redb";
 /// Older segments that stay open for readers; each has a page cache of [`OLD_SEGMENT_CACHE_BYTES`]. They are never written.
@@ -112,6 +117,8 @@ struct Shared {
     floor: Seq,
     /// The newest segment; `None` between a failure and the next successful open, and after close.
     newest: RwLock<Option<Database>>,
+    /// The write-ahead log of the newest segment; `None` when that is.
+    ahead: Mutex<Option<Ahead>>,
     /// Oldest first.
     segments: RwLock<Vec<Segment>>,
     older_open: Mutex<Vec<(Seq, Arc<Older>)>>,
@@ -221,6 +228,7 @@ impl Journal {
             cache,
             floor,
             newest: RwLock::new(None),
+            ahead: Mutex::new(None),
             segments: RwLock::new(Vec::new()),
             older_open: Mutex::new(Vec::new()),
             head: AtomicU64::new(0),
@@ -253,10 +261,9 @@ impl Journal {
         committed: impl Fn(Batch) + Send + 'static,
     ) -> std::io::Result<(Appender, JoinHandle<()>)> {
         let (send, receive) = mpsc::channel(queue);
-        let shared = Arc::clone(&self.shared);
-        let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || {
-            Committer { shared, segment_bytes, committed: Box::new(committed) }.run(receive);
-        })?;
+        let committer = Committer { shared: Arc::clone(&self.shared), segment_bytes, committed: Box::new(committed) };
+        committer.begin();
+        let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || committer.run(receive))?;
         Ok((Appender { shared: Arc::clone(&self.shared), queue: send }, thread))
     }
 
@@ -272,7 +279,11 @@ impl Journal {
 
     /// Close the files cleanly, once the writer has ended and nobody has to read any more.
     pub fn close(&self) {
+        if let Err(error) = self.shared.with_ahead(Ahead::settle) {
+            tracing::warn!(%error, "the journal was not closed cleanly: the next start looks through its end");
+        }
         drop(self.shared.newest.write().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.shared.ahead().take());
         self.shared.older_open.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.shared.healthy.store(false, Ordering::Release);
     }
@@ -325,7 +336,8 @@ impl Journal {
         for (i, segment) in segments.iter().enumerate().skip(start) {
             let done = if i + 1 == segments.len() {
                 let reopening = || StoreError::Io("the journal is being reopened".to_owned());
-                found.take(newest.as_ref().ok_or_else(reopening)?, from)?
+                // a commit that its log does not have yet may be in the tree already
+                found.take(newest.as_ref().ok_or_else(reopening)?, from, self.head())?
             } else {
                 let end = segments.get(i + 1).map_or(Seq::MAX, |next| next.first);
                 self.shared.read_older(segment.first, end, from, &mut found)?
@@ -356,28 +368,43 @@ impl Found {
         Self { records: Vec::new(), size: 0, most_records: usize::MAX, most_bytes: usize::MAX }
     }
 
-    /// Take what a segment has; true when it is enough.
-    fn take(&mut self, database: &dyn ReadableDatabase, from: Seq) -> Result<bool, StoreError> {
-        let transaction = database.begin_read()?;
-        let table = transaction.open_table(BLOCKS)?;
-        // the block that `from` stands in begins there or before
-        let begin = table.range(..=from)?.next_back().transpose()?.map_or(from, |(first, _)| first.value());
-        for row in table.range(begin..)? {
-            let (first, block) = row?;
-            for (seq, record) in block::records(first.value(), block.value()) {
-                if seq < from {
-                    continue;
-                }
-                let bytes = record.ok_or_else(|| StoreError::Row(format!("journal record {seq} is damaged")))?;
-                self.size += bytes.len();
-                self.records.push((seq, bytes.to_vec()));
-                if self.records.len() >= self.most_records || self.size >= self.most_bytes {
-                    return Ok(true);
-                }
+    /// Take what a segment has from one number to another; true when it is enough.
+    fn take(&mut self, database: &dyn ReadableDatabase, from: Seq, until: Seq) -> Result<bool, StoreError> {
+        each(database, from, until, |seq, bytes| {
+            self.size += bytes.len();
+            self.records.push((seq, bytes.to_vec()));
+            self.records.len() >= self.most_records || self.size >= self.most_bytes
+        })
+    }
+}
+
+/// Show the records of a segment from one number to another, until `enough`; whether it was.
+fn each(
+    database: &dyn ReadableDatabase,
+    from: Seq,
+    until: Seq,
+    mut enough: impl FnMut(Seq, &[u8]) -> bool,
+) -> Result<bool, StoreError> {
+    let transaction = database.begin_read()?;
+    let table = transaction.open_table(BLOCKS)?;
+    // the block that `from` stands in begins there or before
+    let begin = table.range(..=from)?.next_back().transpose()?.map_or(from, |(first, _)| first.value());
+    if begin > until {
+        return Ok(false);
+    }
+    for row in table.range(begin..=until)? {
+        let (first, block) = row?;
+        for (seq, record) in block::unpack(first.value(), block.value()).records() {
+            if seq < from || seq > until {
+                continue;
+            }
+            let bytes = record.ok_or_else(|| StoreError::Row(format!("journal record {seq} is damaged")))?;
+            if enough(seq, bytes) {
+                return Ok(true);
             }
         }
-        Ok(false)
     }
+    Ok(false)
 }
 
 /// Number and bytes of the newest record of a segment.
@@ -385,7 +412,8 @@ fn newest_record(database: &dyn ReadableDatabase) -> Result<Option<(Seq, Vec<u8>
     let read = database.begin_read()?;
     let table = read.open_table(BLOCKS)?;
     let Some((first, block)) = table.last()? else { return Ok(None) };
-    let Some((seq, record)) = block::records(first.value(), block.value()).last() else { return Ok(None) };
+    let unpacked = block::unpack(first.value(), block.value());
+    let Some((seq, record)) = unpacked.records().last() else { return Ok(None) };
     match record {
         Some(bytes) => Ok(Some((seq, bytes.to_vec()))),
         None => Err(StoreError::Row(format!("journal record {seq} is damaged"))),
@@ -422,14 +450,16 @@ impl Shared {
         self.sync_directory()?;
         self.look_for_damage(&mut segments)?;
         let (database, head, filled) = if let Some(last) = segments.last() {
-            let database = self.open_newest(last.first)?;
+            let (database, ahead) = self.open_newest(last.first)?;
+            *self.ahead() = Some(ahead);
             let read = database.begin_read()?;
             let table = read.open_table(BLOCKS)?;
             let newest = newest_record(&database)?.map(|(seq, _)| seq);
             let filled = table.stats()?.stored_bytes();
             (database, newest.unwrap_or(last.first - 1), filled)
         } else {
-            let (database, segment) = self.make_segment(self.floor + 1)?;
+            let (database, ahead, segment) = self.make_segment(self.floor + 1, None)?;
+            *self.ahead() = Some(ahead);
             segments.push(segment);
             (database, self.floor, 0)
         };
@@ -453,17 +483,33 @@ impl Shared {
         let newest = self.segments().last().map(|segment| segment.first);
         if let Some(first) = newest {
             self.disk.forget(&self.path_of(first));
+            self.disk.forget(&self.log_path());
         }
     }
 
-    /// Make a segment: whole under another name first, then renamed, then the name made durable.
-    fn make_segment(&self, first: Seq) -> Result<(Database, Segment), StoreError> {
+    fn log_path(&self) -> PathBuf {
+        self.directory.join(AHEAD)
+    }
+
+    fn ahead(&self) -> MutexGuard<'_, Option<Ahead>> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with_ahead<T>(&self, work: impl FnOnce(&Ahead) -> std::io::Result<T>) -> Result<T, StoreError> {
+        let ahead = self.ahead();
+        let ahead = ahead.as_ref().ok_or_else(|| StoreError::Io("the journal is closed".to_owned()))?;
+        work(ahead).map_err(|error| StoreError::from_io(&error, format!("{}: {error}", self.log_path().display())))
+    }
+
+    /// Make a segment: whole under another name first, then renamed, then the name made durable. `log`: of the segment before, which
+    /// is settled.
+    fn make_segment(&self, first: Seq, log: Option<Log>) -> Result<(Database, Ahead, Segment), StoreError> {
         let unfinished = self.directory.join(UNFINISHED);
         match self.disk.remove(&unfinished) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(self.io(&error)),
             _ => {}
         }
-        let database = super::open(&*self.disk, &unfinished, self.cache)?;
+        let (database, ahead) = super::make_ahead(&*self.disk, &unfinished, log, &self.log_path(), first, self.cache)?;
         let mut write = database.begin_write()?;
         write.set_two_phase_commit(true);
         write.open_table(BLOCKS)?;
@@ -471,7 +517,7 @@ impl Shared {
         let path = self.path_of(first);
         self.disk.rename(&unfinished, &path).map_err(|e| self.io(&e))?;
         self.sync_directory()?;
-        Ok((database, Segment { first, bytes: disk::bytes(&*self.disk, &path), newest: None }))
+        Ok((database, ahead, Segment { first, bytes: disk::bytes(&*self.disk, &path), newest: None }))
     }
 
     fn sync_directory(&self) -> Result<(), StoreError> {

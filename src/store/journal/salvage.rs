@@ -108,7 +108,7 @@ pub(super) fn scan(file: &[u8], first: Seq, end: Seq) -> Salvaged {
                 continue;
             }
             let mut written = None;
-            for (seq, record) in block::records(key, row) {
+            for (seq, record) in block::unpack(key, row).records() {
                 let Some(record) = record else {
                     claimed.push(seq);
                     continue;

@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Aged, BLOCKS, Batch, Command, Refused, Retention, Segment, Shared, block};
-use crate::limits::{JOURNAL_BATCH_BYTES, JOURNAL_BATCH_RECORDS};
+use crate::limits::{AHEAD_LOG_BYTES, JOURNAL_BATCH_BYTES, JOURNAL_BATCH_RECORDS};
 use crate::store::StoreError;
+use crate::store::disk::ahead::Ahead;
 use crate::time::{self, Timestamp};
 use crate::types::Seq;
 
@@ -31,6 +32,9 @@ pub(super) struct Committer {
 impl Committer {
     pub(super) fn run(self, mut queue: mpsc::Receiver<Command>) {
         let (mut held, mut last) = (None, 0);
+        if !self.shared.healthy.load(Ordering::Acquire) {
+            self.reopen(&mut queue);
+        }
         while let Some(command) = held.take().or_else(|| queue.blocking_recv()) {
             match command {
                 Command::Append { bytes, done } => {
@@ -100,16 +104,16 @@ impl Committer {
         let database = guard.as_ref().ok_or_else(|| StoreError::Io("the journal is closed".to_owned()))?;
         let mut transaction = database.begin_write()?;
         transaction.set_two_phase_commit(true);
+        let mut added = 0;
         {
             let mut table = transaction.open_table(BLOCKS)?;
-            let mut seq = first;
-            for (block, bytes) in block::cut(records) {
-                block::fill(table.insert_reserve(seq, bytes)?.as_mut(), seq, block);
-                seq += block.len() as u64;
+            for (seq, row) in block::pack(first, records) {
+                table.insert(seq, row.as_slice())?;
+                added += row.len();
             }
         }
         transaction.commit()?;
-        let added: usize = records.iter().map(Vec::len).sum();
+        self.shared.with_ahead(Ahead::flush)?;
         self.shared.filled.fetch_add(added as u64, Ordering::Relaxed);
         if let Some(last) = self.shared.segments.write().unwrap_or_else(PoisonError::into_inner).last_mut() {
             last.bytes = crate::store::disk::bytes(&*self.shared.disk, &self.shared.path_of(last.first));
@@ -117,9 +121,27 @@ impl Committer {
         Ok(())
     }
 
+    /// Before the thread. When it fails, the thread begins with opening the file again.
+    pub(super) fn begin(&self) {
+        if let Err(error) = self.log_ahead() {
+            tracing::error!(%error, "the journal's write-ahead log cannot be begun");
+            self.shared.healthy.store(false, Ordering::Release);
+        }
+    }
+
+    /// From here on a commit is durable when its frame of the log is.
+    fn log_ahead(&self) -> Result<(), StoreError> {
+        // tests have small segments: some commits for each turn of the log
+        let room = (AHEAD_LOG_BYTES as u64).min(self.segment_bytes.saturating_mul(4));
+        self.shared.with_ahead(|ahead| ahead.begin(room))
+    }
+
     /// Close the newest segment and go on in a new one.
     fn begin_segment(&self, first: Seq) -> Result<(), StoreError> {
-        let (database, segment) = self.shared.make_segment(first)?;
+        let log = self.shared.with_ahead(Ahead::settle)?;
+        let (database, ahead, segment) = self.shared.make_segment(first, log)?;
+        *self.shared.ahead() = Some(ahead);
+        self.log_ahead()?;
         // both at once: a reader holds the first lock while it walks the list
         let mut newest = self.shared.newest.write().unwrap_or_else(PoisonError::into_inner);
         let mut segments = self.shared.segments.write().unwrap_or_else(PoisonError::into_inner);
@@ -132,6 +154,7 @@ impl Committer {
     /// Close the file and try to open it until it works; what is queued meanwhile is refused.
     fn reopen(&self, queue: &mut mpsc::Receiver<Command>) {
         drop(self.shared.newest.write().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.shared.ahead().take());
         loop {
             while let Ok(command) = queue.try_recv() {
                 match command {
@@ -149,7 +172,7 @@ impl Committer {
             // the one pause in the program that is a pause: the disk needs time, nothing can wake us
             std::thread::sleep(REOPEN_PAUSE);
             self.shared.forget_newest();
-            match self.shared.open() {
+            match self.shared.open().and_then(|()| self.log_ahead()) {
                 Ok(()) => break,
                 Err(error) => tracing::error!(%error, "the journal still cannot be opened"),
             }
