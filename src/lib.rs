@@ -64,6 +64,9 @@
 //! | ... shows it? | [`api`] (admin listener), [`metrics`], [`cli`] |
 //! | ... plays the platforms? | [`simulator`] |
 //! | ... starts and stops it all? | [`app`] |
+//! | ... tells systemd how it is, and answers its watchdog? | [`app::Manager`], `app/watchdog.rs`, with [`store::heart`] and [`net::notify`] |
+//! | ... takes over sockets that systemd has opened? | [`net::passed`] |
+//! | ... refuses what a newer release wrote? | [`store::release`], and the schema version in every database |
 //!
 //! **A new platform** is one folder in `sources/` and one line in [`sources::KINDS`]; the module's own documentation is the recipe.
 //!

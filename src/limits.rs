@@ -59,6 +59,27 @@ pub const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(50);
 /// See [`ACCEPT_PAUSE_MIN`], which doubles up to this.
 pub const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
+// ---- the service manager --------------------------------------------------------------------------------------------
+
+/// How long a whole stop may take, from the signal on: below systemd's `TimeoutStopSec=30s`, after which it kills. What is then
+/// not done is what a crash would leave undone: nothing that was acknowledged.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(25);
+/// How long a stop lets the fold go on towards the journal's end. It is there within milliseconds, unless it rebuilds a state,
+/// and then the next start goes on from the checkpoint.
+pub const FOLD_STOP_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest wait for the service manager to take a message. It takes them at once, or hangs.
+pub const NOTIFY_TIMEOUT: Duration = Duration::from_millis(500);
+/// Between two looks at what the status line should say.
+pub const STATUS_PERIOD: Duration = Duration::from_secs(5);
+/// Between two looks at a store that is being opened.
+pub const OPENING_LOOK_PERIOD: Duration = Duration::from_secs(1);
+/// While opening the store makes progress the service manager is asked for so much time from now on (`EXTEND_TIMEOUT_USEC`):
+/// more than the slowest single read or sync of a card that still works.
+pub const OPENING_PATIENCE: Duration = Duration::from_secs(60);
+/// Looks at the threads in one watchdog period. A sign of life goes out at half of it, later when a thread is busy with one thing for
+/// long; the more looks, the longer that thing may take, here seven eighths of the period.
+pub const WATCHDOG_LOOKS: u32 = 8;
+
 // ---- journal ----------------------------------------------------------------------------------------------------
 
 /// Records waiting for the journal's next commit. Full means overloaded: 503, nothing acknowledged.

@@ -88,6 +88,13 @@ pub fn instant() -> std::time::Instant {
     std::time::Instant::now()
 }
 
+/// The system's monotonic clock in microseconds, as systemd reads it (`CLOCK_MONOTONIC`).
+pub fn monotonic_micros() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let (seconds, nanos) = (u64::try_from(now.tv_sec).unwrap_or(0), u64::try_from(now.tv_nsec).unwrap_or(0));
+    seconds.saturating_mul(1_000_000).saturating_add(nanos / 1_000)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

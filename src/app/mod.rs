@@ -1,15 +1,20 @@
 //! The whole program: build (nothing is bound yet), run, drain in reverse.
 //!
-//! Order of a start: data directory, state, journal, fold, policy into the journal, certificate, listeners, workers. Order of a
+//! Order of a start: data directory, state, journal (all of it on a thread of its own), fold, policy into the journal, certificate, listeners, workers. Order of a
 //! stop: not ready, listeners (requests under way finish), workers, journal (what is queued is committed), fold (to the
-//! journal's end, then a last checkpoint).
+//! journal's end, or as far as it comes in a few seconds, then a last checkpoint). The service manager is told of each.
 
 mod build;
+mod manager;
 mod reload;
+mod status;
+mod watchdog;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -18,12 +23,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use self::build::make_data_directory;
+pub use self::manager::{Manager, Surroundings};
 
 use self::build::{api_sources, identity, infos, keep, routes, server_limits, share_items};
 use self::reload::{Core, FetchSources, Reloader, append_policy};
+use self::status::Teller;
 use crate::api::{Api, Context, Health, Reloaded};
-use crate::config::{Checked, Loaded, Report};
-use crate::limits::{DISK_LOOK_PERIOD, JOURNAL_CACHE_BYTES};
+use crate::config::{Checked, Loaded, Report, StoreConfig};
+use crate::limits::{DISK_LOOK_PERIOD, FOLD_STOP_TIMEOUT, JOURNAL_CACHE_BYTES, STOP_TIMEOUT};
 use crate::net::serve::{Limits as ServerLimits, Server};
 use crate::net::tls::TlsError;
 use crate::pipeline::apply::{Fold, FoldHandle};
@@ -31,8 +38,8 @@ use crate::pipeline::fetch::Fetcher;
 use crate::pipeline::ingest::Ingest;
 use crate::pipeline::retain;
 use crate::store::journal::{Journal, Refused};
-use crate::store::state::SharedState;
-use crate::store::{Reserve, StoreError, open_state};
+use crate::store::state::{SharedState, State};
+use crate::store::{Reserve, StoreError, open_state, release};
 use crate::time;
 use crate::types::ItemMaps;
 
@@ -71,7 +78,7 @@ pub enum StartError {
 impl StartError {
     /// It is the configuration's fault (exit code 78), or needs a newer program; trying again changes nothing.
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Tls(_) | Self::Api(_) | Self::Store(StoreError::Newer { .. }))
+        matches!(self, Self::Tls(_) | Self::Api(_) | Self::Store(StoreError::Newer { .. } | StoreError::Older { .. }))
     }
 }
 
@@ -124,20 +131,19 @@ impl Gateway {
     /// Start with a configuration that is never read again.
     pub async fn start(config: Checked) -> Result<Self, StartError> {
         let fixed = config.clone();
-        Self::start_with(config, Box::new(move || Ok((fixed.clone(), Vec::new())))).await
+        Self::start_with(config, Box::new(move || Ok((fixed.clone(), Vec::new()))), Surroundings::default()).await
     }
 
-    /// Start; `reread` is asked at every reload.
-    pub async fn start_with(mut config: Checked, reread: Reread) -> Result<Self, StartError> {
+    /// Start; `reread` is asked at every reload. May be dropped at any time, as a process may end: nothing is lost by it.
+    pub async fn start_with(mut config: Checked, reread: Reread, around: Surroundings) -> Result<Self, StartError> {
+        let Surroundings { manager, passed } = around;
         let items = ItemMaps::default();
         share_items(&mut config, &items);
         let prometheus = crate::metrics::install();
-        make_data_directory(&config.data_dir)?;
-        // first, so that recovery on a full disk has room
-        let reserve = Arc::new(Reserve::open(&config.data_dir, config.store.reserve_bytes));
-        let state = open_state(&config.data_dir, config.store.cache_bytes)?;
-        let journal = Journal::open(&config.data_dir, JOURNAL_CACHE_BYTES, state.meta.cursor)?;
-        journal.keep_room(Arc::clone(&reserve));
+        let (what, data, store) = (config.data_dir.display().to_string(), config.data_dir.clone(), config.store.clone());
+        let opened = manager.while_opening(&what, move || open_store(&data, &store)).await?;
+        let (reserve, state, journal) = opened;
+        let found = journal.head();
         // what the fold has not reached yet may hold another policy
         let folded = state.meta.cursor == journal.head();
         let policy_in_force = if folded { state.meta.policy.clone() } else { String::new() };
@@ -162,9 +168,16 @@ impl Gateway {
         }
         let identity = Arc::new(identity(&config)?);
         let sources = api_sources(&config)?;
-        let public = Server::bind("public", config.listen, Some(Arc::clone(&identity)), server_limits(&config));
-        let public = public.await.map_err(|error| StartError::Bind { what: "listen", address: config.listen, error })?;
-        let admin = Server::bind("admin", config.admin, None, ServerLimits::default()).await;
+        let (tls, bounds) = (Some(Arc::clone(&identity)), server_limits(&config));
+        let public = match passed.public {
+            Some(socket) => Server::from_listener("public", socket, tls, bounds),
+            None => Server::bind("public", config.listen, tls, bounds).await,
+        };
+        let public = public.map_err(|error| StartError::Bind { what: "listen", address: config.listen, error })?;
+        let admin = match passed.admin {
+            Some(socket) => Server::from_listener("admin", socket, None, ServerLimits::default()),
+            None => Server::bind("admin", config.admin, None, ServerLimits::default()).await,
+        };
         let admin = admin.map_err(|error| StartError::Bind { what: "admin", address: config.admin, error })?;
 
         let health = Arc::new(Health::default());
@@ -186,6 +199,9 @@ impl Gateway {
             keep,
             fetch,
             reread,
+            manager: Arc::clone(&manager),
+            refused: AtomicBool::new(false),
+            reloads: Mutex::new(Some(JoinSet::new())),
         });
         let api = Arc::new(Api::new(Context {
             state: Arc::clone(&state),
@@ -222,9 +238,14 @@ impl Gateway {
             }
         });
         workers.spawn(watch_fold(handle.clone(), Arc::clone(&core)));
+        workers.spawn(watchdog::run(Arc::clone(&manager), journal, appender, handle.clone()));
+        let mut teller = Teller::new(&core, &handle, found);
+        let status = teller.line();
+        workers.spawn(teller.run(Arc::clone(&manager)));
         crate::metrics::reload(true, time::now());
         crate::metrics::build_info(option_env!("STOCKGATE_REVISION").unwrap_or("unknown"), std::env::consts::ARCH);
         tracing::info!(listen = %public_address, admin = %admin_address, "ready");
+        manager.ready(&status);
         Ok(Self {
             public: public_address,
             admin: admin_address,
@@ -268,9 +289,9 @@ impl Gateway {
         &self.core.journal
     }
 
-    /// Read the configuration again and take it into use.
-    pub async fn reload(&self) -> Reloaded {
-        self.core.reload().await
+    /// Read the configuration again and take it into use. It goes on by itself; what is returned waits for its outcome.
+    pub fn reload(&self) -> impl Future<Output = Reloaded> + Send + use<> {
+        reload::reload(&self.core)
     }
 
     /// Returns when the gateway can no longer do its work and must end.
@@ -280,9 +301,18 @@ impl Gateway {
         self.core.health.fold_alive(false);
     }
 
-    /// Stop: finish what was taken, make it durable, close.
-    pub async fn stop(mut self) {
+    /// Stop: finish what was taken, make it durable, close. What is not done in time is left as a crash would leave it: nothing
+    /// that was acknowledged is lost, and the service manager need not kill.
+    pub async fn stop(self) {
         self.core.health.drain();
+        self.core.end_reloads().await;
+        self.core.manager.stopping("stopping: requests under way are answered, what was taken is made durable");
+        if tokio::time::timeout(STOP_TIMEOUT, self.finish()).await.is_err() {
+            tracing::error!("not all was finished in time: the next start reads the rest from the journal");
+        }
+    }
+
+    async fn finish(mut self) {
         self.stop.send_replace(true);
         while let Some(ended) = self.servers.join_next().await {
             log_panic(ended);
@@ -292,7 +322,7 @@ impl Gateway {
         let (fold, journal) = (self.fold.clone(), self.core.journal.clone());
         let joined = tokio::task::spawn_blocking(move || {
             let written = self.journal_thread.join();
-            fold.stop();
+            fold.stop(time::instant() + FOLD_STOP_TIMEOUT);
             let folded = self.fold_thread.join();
             // last, because the fold reads what it had no room for
             journal.close();
@@ -303,6 +333,19 @@ impl Gateway {
         }
         tracing::info!("stopped");
     }
+}
+
+/// Open what is in a data directory, or begin it. All of it may take long: it reads, repairs and waits for the disk.
+fn open_store(data: &Path, config: &StoreConfig) -> Result<(Arc<Reserve>, State, Journal), StartError> {
+    make_data_directory(data)?;
+    release::check(data)?;
+    // first, so that recovery on a full disk has room
+    let reserve = Arc::new(Reserve::open(data, config.reserve_bytes));
+    let state = open_state(data, config.cache_bytes)?;
+    let journal = Journal::open(data, JOURNAL_CACHE_BYTES, state.meta.cursor)?;
+    journal.keep_room(Arc::clone(&reserve));
+    release::claim(data);
+    Ok((reserve, state, journal))
 }
 
 /// The runtime of a gateway. The journal and the fold have threads of their own, so one core is left to them: a worker too many

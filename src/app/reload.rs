@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
 
 use super::Reread;
 use super::build::{api_sources, infos, keep, routes, share_items};
+use super::manager::Manager;
 use crate::api::{Actions, Health, Reloaded, SourceInfo};
 use crate::config::{Checked, TlsChoice};
 use crate::limits::ITEM_PARTS_IN_FLIGHT;
@@ -42,6 +45,12 @@ pub(super) struct Core {
     pub(super) keep: watch::Sender<Keep>,
     pub(super) fetch: watch::Sender<FetchSources>,
     pub(super) reread: Reread,
+    pub(super) manager: Arc<Manager>,
+    /// The last reload was refused.
+    pub(super) refused: AtomicBool,
+    /// Reloads under way: they go on when whoever asked has gone away, because half of one is worse than either.
+    /// `None` once the gateway stops.
+    pub(super) reloads: Mutex<Option<JoinSet<()>>>,
 }
 
 /// The admin API's way to a reload.
@@ -49,20 +58,53 @@ pub(super) struct Reloader(pub(super) Arc<Core>);
 
 impl Actions for Reloader {
     fn reload(&self) -> Pin<Box<dyn Future<Output = Reloaded> + Send + '_>> {
-        Box::pin(self.0.reload())
+        Box::pin(reload(&self.0))
     }
 }
 
+/// Begin a reload, which goes on by itself; its outcome.
+pub(super) fn reload(core: &Arc<Core>) -> impl Future<Output = Reloaded> + Send + use<> {
+    let (done, outcome) = oneshot::channel();
+    let working = Arc::clone(core);
+    if let Some(reloads) = &mut *core.reloads.lock().unwrap_or_else(PoisonError::into_inner) {
+        while let Some(ended) = reloads.try_join_next() {
+            super::log_panic(ended);
+        }
+        reloads.spawn(async move {
+            if done.send(working.reload().await).is_err() {
+                tracing::debug!("nobody waits for the outcome of the reload");
+            }
+        });
+    }
+    async move { outcome.await.unwrap_or_else(|_| Err(vec!["the gateway is stopping".to_owned()])) }
+}
+
 impl Core {
-    pub(super) async fn reload(&self) -> Reloaded {
+    async fn reload(&self) -> Reloaded {
         let _one_at_a_time = self.reloading.lock().await;
+        let mut reloading = self.manager.reloading();
         let result = self.try_reload().await;
         crate::metrics::reload(result.is_ok(), time::now());
+        self.refused.store(result.is_err(), Ordering::Release);
         match &result {
-            Ok(said) => tracing::info!(said, "configuration reloaded"),
-            Err(problems) => tracing::error!(problems = problems.join("; "), "reload refused: the old configuration stays"),
+            Ok(said) => {
+                tracing::info!(said, "configuration reloaded");
+                reloading.status.clone_from(said);
+            }
+            Err(problems) => {
+                tracing::error!(problems = problems.join("; "), "reload refused: the old configuration stays");
+                "the reload was refused: the old configuration stays in force".clone_into(&mut reloading.status);
+            }
         }
         result
+    }
+
+    /// No reload ends after this.
+    pub(super) async fn end_reloads(&self) {
+        let reloads = self.reloads.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut reloads) = reloads {
+            reloads.shutdown().await;
+        }
     }
 
     /// Check everything first; nothing is changed until all of it is known to be good.

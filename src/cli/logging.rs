@@ -44,10 +44,19 @@ pub(super) fn start(config: &LogConfig) {
 fn resolve(format: LogFormat) -> LogFormat {
     match format {
         LogFormat::Auto if std::io::stderr().is_terminal() => LogFormat::Text,
-        LogFormat::Auto if std::env::var_os("JOURNAL_STREAM").is_some() => LogFormat::Journald,
+        LogFormat::Auto if is_journal(std::env::var("JOURNAL_STREAM").ok().as_deref()) => LogFormat::Journald,
         LogFormat::Auto => LogFormat::Json,
         chosen => chosen,
     }
+}
+
+/// Is standard error what journald reads? `JOURNAL_STREAM` names its device and inode (systemd.exec(5)): the variable alone may
+/// be inherited by a command whose output goes to a file.
+fn is_journal(stream: Option<&str>) -> bool {
+    let Some((device, inode)) = stream.and_then(|stream| stream.split_once(':')) else { return false };
+    let Ok(about) = rustix::fs::fstat(std::io::stderr()) else { return false };
+    let same = |text: &str, number: u64| text.parse::<u64>() == Ok(number);
+    same(device, about.st_dev) && same(inode, about.st_ino)
 }
 
 /// One line, its priority in front (sd-daemon(3)), without a time.

@@ -99,10 +99,10 @@ fn command() -> clap::Command {
 
 /// The exit code of a store that does not open or does not work.
 fn store_code(error: &crate::store::StoreError) -> u8 {
-    use crate::store::StoreError::{Damaged, Full, Io, Locked, Newer, Row};
+    use crate::store::StoreError::{Damaged, Full, Io, Locked, Newer, Older, Row};
     match error {
         Locked(_) => code::UNAVAILABLE,
-        Newer { .. } => code::CONFIGURATION,
+        Newer { .. } | Older { .. } => code::CONFIGURATION,
         Io(_) | Full(_) | Damaged { .. } | Row(_) => code::FAILURE,
     }
 }

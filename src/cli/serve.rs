@@ -1,21 +1,24 @@
 //! `stockgate serve`: run the gateway until it is told to stop.
 //!
 //! SIGTERM and SIGINT stop it: what was taken is finished and made durable. SIGHUP reloads the configuration, like
-//! `stockgate reload`.
+//! `stockgate reload`, with the outcome in the log. Under systemd it says how it is (`Type=notify`), answers the watchdog, and
+//! takes over the sockets of a `.socket` unit.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use ring::rand::SecureRandom;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::code::{CONFIGURATION, FAILURE, TRY_AGAIN, UNAVAILABLE};
 use super::{environment, logging};
-use crate::app::{Gateway, StartError};
-use crate::config::{self, Checked, Loaded, Overrides, Report};
+use crate::app::{Gateway, Manager, StartError, Surroundings};
+use crate::config::{self, Checked, Loaded, Located, Overrides, Report};
+use crate::net::passed::{ADMIN, PUBLIC, Passed};
 use crate::store::StoreError;
 use crate::types::Secret;
 
@@ -23,6 +26,10 @@ use crate::types::Secret;
 pub(super) const BUILT_IN_SECRET_FILE: &str = "generic.secret";
 
 /// Run the gateway.
+///
+/// Under systemd (Type=notify) it tells when it is ready, what it does, and that it is alive (WatchdogSec=); it listens on
+/// the sockets that a socket unit passes with FileDescriptorName=https (deliveries) or =admin. SIGTERM stops it, SIGHUP
+/// reloads the configuration.
 ///
 /// With no configuration: https on :8443 with a self-made certificate, the admin API on 127.0.0.1:9780, data in
 /// ./stockgate-data, and one generic source whose secret it makes and prints.
@@ -60,22 +67,39 @@ impl Args {
 
 /// Run it.
 pub(super) fn run(args: &Args) -> ExitCode {
-    let overrides = args.overrides();
-    let (config, made) = match read(args.config.as_deref(), &overrides) {
-        Ok(read) => read,
-        Err(Unreadable::Report(report)) => {
-            for warning in &report.warnings {
-                eprintln!("warning: {warning}");
-            }
-            eprintln!("{report}");
+    // before there is a second thread
+    let passed = match Passed::take(environment("LISTEN_FDNAMES").as_deref()) {
+        Ok(passed) => passed,
+        Err(why) => {
+            eprintln!("stockgate: {why}");
             return ExitCode::from(CONFIGURATION);
         }
-        Err(Unreadable::Secret(why)) => {
-            eprintln!("stockgate: {why}");
-            return ExitCode::from(FAILURE);
-        }
     };
+    let mut overrides = args.overrides();
+    let (mut config, made, warnings) = match read(args.config.as_deref(), &overrides) {
+        Ok(read) => read,
+        Err(unreadable) => return unreadable.report(),
+    };
+    for warning in &warnings {
+        eprintln!("warning: {warning}");
+    }
+    let configured = (config.listen, config.admin);
+    if passed.public.is_some() || passed.admin.is_some() {
+        // what holds for a configured address holds for a passed one
+        overrides = with_passed(overrides, &passed);
+        config = match read(args.config.as_deref(), &overrides) {
+            Ok((config, ..)) => config,
+            Err(unreadable) => return unreadable.report(),
+        };
+    }
     logging::start(&config.log);
+    for (key, configured, used) in
+        [("[listen].address", configured.0, config.listen), ("[admin].address", configured.1, config.admin)]
+    {
+        if configured != used {
+            tracing::info!(%configured, %used, "the socket that was passed is used, not {key}");
+        }
+    }
     let runtime = match crate::app::runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -83,12 +107,47 @@ pub(super) fn run(args: &Args) -> ExitCode {
             return ExitCode::from(TRY_AGAIN);
         }
     };
-    runtime.block_on(Box::pin(serve(args, overrides, config, made)))
+    let manager = Arc::new(Manager::of_environment(&environment, std::process::id()));
+    let around = Surroundings { manager, passed };
+    let code = runtime.block_on(Box::pin(serve(args, overrides, config, made, around)));
+    // a thread that still waits for the disk is not waited for
+    runtime.shutdown_background();
+    code
+}
+
+/// The addresses of the sockets that were passed, as if they were configured.
+fn with_passed(mut overrides: Overrides, passed: &Passed) -> Overrides {
+    let (public, admin) = passed.addresses();
+    for (key, address, name) in [("listen.address", public, PUBLIC), ("admin.address", admin, ADMIN)] {
+        if let Some(address) = address {
+            overrides = overrides.set(key, &address.to_string(), &format!("the socket passed as `{name}`"));
+        }
+    }
+    overrides
 }
 
 enum Unreadable {
     Report(Report),
     Secret(String),
+}
+
+impl Unreadable {
+    /// Say why.
+    fn report(self) -> ExitCode {
+        match self {
+            Self::Report(report) => {
+                for warning in &report.warnings {
+                    eprintln!("warning: {warning}");
+                }
+                eprintln!("{report}");
+                ExitCode::from(CONFIGURATION)
+            }
+            Self::Secret(why) => {
+                eprintln!("stockgate: {why}");
+                ExitCode::from(FAILURE)
+            }
+        }
+    }
 }
 
 /// What was made because nothing was configured.
@@ -98,7 +157,7 @@ struct Made {
 }
 
 /// The configuration, or the built-in one with a secret that is made once and kept.
-fn read(file: Option<&Path>, overrides: &Overrides) -> Result<(Checked, Option<Made>), Unreadable> {
+fn read(file: Option<&Path>, overrides: &Overrides) -> Result<(Checked, Option<Made>, Vec<Located>), Unreadable> {
     let (loaded, made) = if file.is_some() {
         (config::load(file, overrides, &environment).map_err(Unreadable::Report)?, None)
     } else {
@@ -106,16 +165,13 @@ fn read(file: Option<&Path>, overrides: &Overrides) -> Result<(Checked, Option<M
         let (secret, made) = built_in_secret(&bare.data_dir).map_err(Unreadable::Secret)?;
         (config::built_in(&secret, overrides, &environment).map_err(Unreadable::Report)?, Some(made))
     };
-    let (checked, warnings) = loaded;
-    for warning in
-        config::unknown_variables(std::env::vars().map(|(name, _)| name).collect::<Vec<_>>().iter().map(String::as_str))
-    {
-        eprintln!("warning: {warning}");
+    let (checked, found) = loaded;
+    let mut warnings =
+        config::unknown_variables(std::env::vars().map(|(name, _)| name).collect::<Vec<_>>().iter().map(String::as_str));
+    if made.is_none() {
+        warnings.extend(found);
     }
-    for warning in warnings.iter().filter(|_| made.is_none()) {
-        eprintln!("warning: {warning}");
-    }
-    Ok((checked, made))
+    Ok((checked, made, warnings))
 }
 
 /// The built-in source's secret: 32 random bytes in hexadecimal, made at the first start, mode 0600.
@@ -137,11 +193,11 @@ fn built_in_secret(data: &Path) -> Result<(Secret, Made), String> {
     Ok((Secret::new(text), Made { secret_path, new: true }))
 }
 
-async fn serve(args: &Args, overrides: Overrides, config: Checked, made: Option<Made>) -> ExitCode {
+async fn serve(args: &Args, overrides: Overrides, config: Checked, made: Option<Made>, around: Surroundings) -> ExitCode {
     let file = args.config.clone();
     let reread = move || -> Result<Loaded, Report> {
         match read(file.as_deref(), &overrides) {
-            Ok((checked, _)) => Ok((checked, Vec::new())),
+            Ok((checked, _, warnings)) => Ok((checked, warnings)),
             Err(Unreadable::Report(report)) => Err(report),
             Err(Unreadable::Secret(why)) => Err(Report {
                 problems: vec![config::Located { file: "data".to_owned(), line: None, path: String::new(), message: why }],
@@ -156,10 +212,17 @@ async fn serve(args: &Args, overrides: Overrides, config: Checked, made: Option<
         eprintln!("stockgate: cannot listen to signals");
         return ExitCode::from(FAILURE);
     };
-    let gateway = match Gateway::start_with(config, Box::new(reread)).await {
+    let manager = Arc::clone(&around.manager);
+    let started = tokio::select! {
+        started = Gateway::start_with(config, Box::new(reread), around) => started,
+        _ = terminate.recv() => return ended_early(&manager),
+        _ = interrupt.recv() => return ended_early(&manager),
+    };
+    let gateway = match started {
         Ok(gateway) => gateway,
         Err(error) => {
             eprintln!("stockgate: {error}");
+            manager.failed(&error.to_string());
             return exit_code(&error);
         }
     };
@@ -170,7 +233,7 @@ async fn serve(args: &Args, overrides: Overrides, config: Checked, made: Option<
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             // taken or refused, it is in the log and in the metrics
-            _ = hangup.recv() => drop(gateway.reload().await),
+            _ = hangup.recv() => drop(gateway.reload()),
             () = gateway.failed() => {
                 eprintln!("stockgate: the fold has stopped (see the log); a restart continues from the last checkpoint");
                 gateway.stop().await;
@@ -179,6 +242,13 @@ async fn serve(args: &Args, overrides: Overrides, config: Checked, made: Option<
         }
     }
     gateway.stop().await;
+    ExitCode::SUCCESS
+}
+
+/// A stop before the gateway was ready. Whatever a thread is about to write can be cut off: a start after a crash is like any.
+fn ended_early(manager: &Manager) -> ExitCode {
+    manager.stopping("stopped before it was ready");
+    tracing::info!("stopped before it was ready");
     ExitCode::SUCCESS
 }
 

@@ -6,6 +6,8 @@
 //!  tls      the server's certificate, swappable while running; made by ourselves at the first start
 //!  ciphers  the suites and their order: what this CPU is quick at comes first
 //!  serve    HTTP/1.0, 1.1 and 2 by ALPN; deadlines; panics; drain          -> Handler
+//!  passed   listening sockets that systemd has opened
+//!  notify   what systemd is told
 //!  body     a request body: capped, timed, within the budget of all buffered bodies
 //!  url, trust, client   the other direction: requests to platforms and channels
 //! ```
@@ -26,6 +28,8 @@ pub mod body;
 mod ciphers;
 pub mod client;
 mod listen;
+pub mod notify;
+pub mod passed;
 mod self_made;
 pub mod serve;
 mod stream;

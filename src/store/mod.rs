@@ -7,6 +7,8 @@
 //! - [`backup`]: both of them in a directory of plain files, made while the gateway works.
 //! - [`disk`]: files and their names, as all of the above see them.
 //! - [`Reserve`]: room that is kept back on the disk, for when it is full.
+//! - [`heart`]: does a thread of the store still do its work?
+//! - [`release`]: which release wrote a data directory.
 //! - [`rows`]: the rows of the state and their encodings; [`codec`]: the encodings themselves.
 #![expect(clippy::disallowed_types, reason = "this is the one module that names redb")]
 
@@ -14,8 +16,10 @@ pub mod backup;
 pub mod codec;
 pub mod dedup;
 pub mod disk;
+pub mod heart;
 pub mod journal;
 mod recover;
+pub mod release;
 mod reserve;
 pub mod rows;
 pub mod state;
@@ -38,6 +42,15 @@ pub enum StoreError {
     Locked(PathBuf),
     /// The file was written by a newer program.
     Newer {
+        /// Which file.
+        file: PathBuf,
+        /// Its schema version.
+        found: u64,
+        /// The release that wrote it, where that is known.
+        release: Option<String>,
+    },
+    /// The file was written by a program from before the first release, in a form that nobody reads any more.
+    Older {
         /// Which file.
         file: PathBuf,
         /// Its schema version.
@@ -68,10 +81,23 @@ impl fmt::Display for StoreError {
                     file.display()
                 )
             }
-            Self::Newer { file, found } => write!(
+            Self::Newer { file, found, release } => {
+                let ours = env!("CARGO_PKG_VERSION");
+                let writer = release.as_ref().map_or_else(
+                    || format!("a newer stockgate than {ours}"),
+                    |release| format!("stockgate {release} (this is {ours})"),
+                );
+                write!(
+                    f,
+                    "{} has schema version {found}, this program knows up to {SCHEMA_VERSION}: it was written by {writer}; \
+                     install that version again, or point --data elsewhere",
+                    file.display()
+                )
+            }
+            Self::Older { file, found } => write!(
                 f,
-                "{} has schema version {found}, this program knows up to {SCHEMA_VERSION}: it was written by a newer stockgate; \
-                 install that version again, or point --data elsewhere",
+                "{} has schema version {found}, from before the first release; this program reads {SCHEMA_VERSION}: keep the \
+                 directory, and begin with an empty one by --data",
                 file.display()
             ),
             Self::Damaged { file, cause } => write!(f, "{} cannot be opened: {cause}", file.display()),
@@ -286,7 +312,8 @@ fn has_schema(database: &dyn redb::ReadableDatabase, path: &Path) -> Result<bool
         Err(other) => return Err(other.into()),
     };
     match found {
-        Some(found) if found > SCHEMA_VERSION => Err(StoreError::Newer { file: path.to_owned(), found }),
+        Some(found) if found > SCHEMA_VERSION => Err(StoreError::Newer { file: path.to_owned(), found, release: None }),
+        Some(found) if found < SCHEMA_VERSION => Err(StoreError::Older { file: path.to_owned(), found }),
         found => Ok(found.is_some()),
     }
 }

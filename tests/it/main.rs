@@ -23,5 +23,6 @@ mod process;
 mod raw;
 mod reload;
 mod rust_source;
+mod service;
 mod start;
 mod tidy;

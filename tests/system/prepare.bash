@@ -10,6 +10,8 @@ install() {
     command -v strace >/dev/null || missing+=(strace)
     command -v mkfs.ext4 >/dev/null || missing+=(e2fsprogs)
     command -v mount >/dev/null || missing+=(mount)
+    command -v systemd-socket-activate >/dev/null || missing+=(systemd)
+    command -v pgrep >/dev/null || missing+=(procps)
     if ((${#missing[@]})) || ! command -v promtool >/dev/null; then
         apt-get update -qq
     fi

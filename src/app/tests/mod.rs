@@ -1,6 +1,7 @@
 //! A state that is gone or damaged.
 
 mod crash;
+mod watchdog;
 
 use std::path::Path;
 

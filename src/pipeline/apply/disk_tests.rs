@@ -110,7 +110,7 @@ fn a_record_that_was_half_folded_when_the_disk_failed_acts_once() {
         runtime.block_on(async { tokio::time::timeout(PATIENCE, folded.wait_for(|cursor| *cursor == 6)).await.is_ok() });
     assert!(reached, "the fold goes on by itself");
     assert!(!handle.stuck());
-    handle.stop();
+    handle.stop(crate::time::instant() + PATIENCE);
     thread.join().expect("ends");
     drop(appender);
     writer.join().expect("ends");

@@ -6,10 +6,10 @@ use super::rules::SourceRules;
 use super::step::{Folder, Tally, clip};
 use crate::limits::FACTS_PER_RECORD;
 use crate::stock::level::{Ignored, Incoming, Outcome, Value};
-use crate::store::StoreError;
 use crate::store::codec::decode_record;
 use crate::store::rows::{Cause, DeadLetter, IgnoredRow, ParkedFact, PositionKey, Remains};
 use crate::store::state::{NewEntry, State};
+use crate::store::{StoreError, heart};
 use crate::time::Timestamp;
 use crate::types::{Change, Fact, Message, Observation, Place, RecordBody, Seq, Sku, Stamp, Standing, Unreadable};
 
@@ -57,6 +57,8 @@ impl Folder {
     ) -> Result<bool, StoreError> {
         let (mut facts, mut repeats) = (0, 0);
         for (part, observation) in (0_u32..).zip(observations) {
+            // one record may hold very many
+            heart::beat();
             match observation {
                 Observation::Fact(fact) => {
                     facts += 1;
@@ -304,6 +306,8 @@ impl Folder {
         tally: &mut Tally,
     ) -> Result<(), StoreError> {
         for id in state.parked_for(source.number, waits_for) {
+            // very many may have waited
+            heart::beat();
             self.exhume(state, source, record, at, id, tally)?;
         }
         Ok(())

@@ -12,7 +12,7 @@ mod step;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,7 @@ pub use step::{Folder, Tally};
 
 use crate::limits::{CHECKPOINT_RECORDS, FOLD_QUEUE_BATCHES, FOLD_QUEUE_BYTES, FOLD_STEP_RECORDS, JOURNAL_BATCH_BYTES};
 use crate::store::StoreError;
+use crate::store::heart::{self, Heart};
 use crate::store::journal::{Batch, Journal};
 use crate::store::rows::Names;
 use crate::store::state::{SharedState, State};
@@ -32,6 +33,8 @@ enum Message {
     Batch(Batch),
     Checkpoint(SyncSender<()>),
     Snapshot(tokio::sync::oneshot::Sender<Result<Seq, StoreError>>),
+    /// Nothing to do: the thread shows that it could.
+    Poke,
     Stop,
 }
 
@@ -44,6 +47,8 @@ pub struct FoldHandle {
     stuck: Arc<AtomicBool>,
     durable: Arc<AtomicU64>,
     folded: watch::Receiver<Seq>,
+    heart: Heart,
+    stop_by: Arc<OnceLock<Instant>>,
 }
 
 impl FoldHandle {
@@ -102,8 +107,24 @@ impl FoldHandle {
         wait.await.map_err(|_| gone())?
     }
 
-    /// Fold what is in the journal, make a last checkpoint, end.
-    pub fn stop(&self) {
+    /// Beats while the fold works.
+    pub fn heart(&self) -> &Heart {
+        &self.heart
+    }
+
+    /// Make the heart beat, if the fold does nothing else. With a full queue it has to do by itself.
+    pub fn poke(&self) {
+        if self.queue.try_send(Message::Poke).is_err() {
+            tracing::trace!("the fold has no time to be poked");
+        }
+    }
+
+    /// Fold what is in the journal, make a last checkpoint, end. What is not folded by then is left to the next start: a state
+    /// that is rebuilt from a long journal must not keep a stop waiting.
+    pub fn stop(&self, by: Instant) {
+        if self.stop_by.set(by).is_err() {
+            tracing::trace!("the fold was told to stop before");
+        }
         if self.queue.send(Message::Stop).is_err() {
             tracing::trace!("the fold has stopped already");
         }
@@ -127,7 +148,8 @@ impl Fold {
         let (alive, durable) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU64::new(cursor)));
         let queued_bytes = Arc::new(AtomicUsize::new(0));
         let stuck = Arc::new(AtomicBool::new(false));
-        let handle = FoldHandle { queue, queued_bytes, alive, stuck, durable, folded };
+        let (heart, stop_by) = (Heart::default(), Arc::default());
+        let handle = FoldHandle { queue, queued_bytes, alive, stuck, durable, folded, heart, stop_by };
         Self { handle, items, queue: receive, progress }
     }
 
@@ -141,6 +163,7 @@ impl Fold {
         let counted_from = journal.head();
         std::thread::Builder::new().name("fold".to_owned()).spawn(move || {
             let Self { handle, items, queue, progress } = self;
+            let _living = handle.heart.live();
             let run = || {
                 let folder = Folder::new(&mut state.write().unwrap_or_else(PoisonError::into_inner), items.clone())?;
                 let worker = Worker {
@@ -155,6 +178,7 @@ impl Fold {
                     durable: Arc::clone(&handle.durable),
                     queued_bytes: Arc::clone(&handle.queued_bytes),
                     stuck: Arc::clone(&handle.stuck),
+                    stop_by: Arc::clone(&handle.stop_by),
                     torn: false,
                 };
                 worker.run(&queue)
@@ -214,6 +238,7 @@ struct Worker {
     durable: Arc<AtomicU64>,
     queued_bytes: Arc<AtomicUsize>,
     stuck: Arc<AtomicBool>,
+    stop_by: Arc<OnceLock<Instant>>,
     /// A record is folded in part: the memory is not the fold of anything.
     torn: bool,
 }
@@ -230,7 +255,7 @@ impl Worker {
             match queue.recv_timeout(wait) {
                 Ok(Message::Batch(batch)) => {
                     // while stuck it stays in the journal
-                    if !self.is_stuck() {
+                    if !self.is_stuck() && !self.late() {
                         self.batch(&batch)?;
                     }
                     let bytes = batch.records.iter().map(Vec::len).sum();
@@ -249,9 +274,14 @@ impl Worker {
                         tracing::trace!("nobody waits for this snapshot any more");
                     }
                 }
+                Ok(Message::Poke) => {}
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => {
                     self.try_again()?;
                     self.catch_up(Seq::MAX)?;
+                    let (cursor, head) = (self.cursor(), self.journal.head());
+                    if cursor < head && !self.is_stuck() {
+                        tracing::info!(cursor, head, "stopped before all was folded: the next start goes on from here");
+                    }
                     return self.checkpoint();
                 }
                 // nothing came for a while: whatever was dropped on the floor is in the journal
@@ -265,11 +295,17 @@ impl Worker {
                 self.catch_up(Seq::MAX)?;
             }
             self.checkpoint_when_due()?;
+            heart::beat();
         }
     }
 
     fn is_stuck(&self) -> bool {
         self.stuck.load(Ordering::Acquire)
+    }
+
+    /// A stop was asked for, and there is no time left to fold.
+    fn late(&self) -> bool {
+        self.stop_by.get().is_some_and(|by| time::instant() >= *by)
     }
 
     fn snapshot(&self) -> Result<Seq, StoreError> {
@@ -355,10 +391,10 @@ impl Worker {
         Ok(())
     }
 
-    /// Fold from the journal up to a record, or to its end. False when the journal cannot be read now.
+    /// Fold from the journal up to a record, or to its end. False when the journal cannot be read now, or the fold has to stop.
     fn catch_up(&mut self, to: Seq) -> Result<bool, StoreError> {
         loop {
-            if self.is_stuck() {
+            if self.is_stuck() || self.late() {
                 return Ok(false);
             }
             let cursor = self.cursor();
@@ -409,7 +445,7 @@ impl Worker {
                     (tally, counted) = (Tally::default(), true);
                 }
                 match self.folder.fold(&mut state, *seq, bytes, &mut tally) {
-                    Ok(()) => {}
+                    Ok(()) => heart::beat(),
                     // part of the record may have acted already, and it must not act twice: back to the last checkpoint
                     Err(error) if error.is_disk() => {
                         tracing::error!(%error, "the state cannot be read: levels stand still until it can");
@@ -517,5 +553,7 @@ fn report(tally: &Tally, sources: &Names) {
 mod disk_tests;
 #[cfg(test)]
 mod items_tests;
+#[cfg(test)]
+mod stop_tests;
 #[cfg(test)]
 mod tests;

@@ -8,11 +8,11 @@ use crate::limits::{CAUSE_MAX_BYTES, PAGE_ROWS_MAX};
 use crate::metrics::DeliveryResult;
 use crate::stock::level::{Ignored, Outcome};
 use crate::stock::policy::Policy;
-use crate::store::StoreError;
 use crate::store::codec::decode_record;
 use crate::store::dedup::Known;
 use crate::store::rows::{Cause, DeadLetter, Remains};
 use crate::store::state::{NewEntry, State};
+use crate::store::{StoreError, heart};
 use crate::time::Timestamp;
 use crate::types::{
     Decision, Delivery, DeliveryKey, FetchFailed, Fetched, ItemMaps, Message, Observation, Quantity, RecordBody, Seq, Sku,
@@ -301,6 +301,8 @@ impl Folder {
             let page = state.stock(Some(warehouse), after.as_ref(), PAGE_ROWS_MAX)?;
             let Some((last, _)) = page.last() else { return Ok(()) };
             after = Some(last.clone());
+            // one record may make it go through all positions
+            heart::beat();
             for (key, mut position) in page {
                 let value = position.effective.map(|(_, v)| v);
                 state.totals_mut(warehouse).remark(value, old_low, rules.low);

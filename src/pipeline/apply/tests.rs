@@ -99,7 +99,7 @@ fn jetti(second: i64, sku: &str, available: i64) -> Vec<u8> {
     deliver(second, "jetti", None, &[], &body.to_string())
 }
 
-fn moved(second: i64, id: &str, sku: &str, by: i64, said: i64) -> Vec<u8> {
+pub(super) fn moved(second: i64, id: &str, sku: &str, by: i64, said: i64) -> Vec<u8> {
     let body = json!({"sku": sku, "n": by, "t": at(said).to_string()});
     deliver(second, "gen", Some(id), &[("x-id", id)], &body.to_string())
 }
@@ -459,7 +459,7 @@ fn a_batch_behind_a_gap_waits_until_the_journal_can_be_read() {
             handle.offer(batch);
         }
         let thread = fold.start(Arc::clone(state), journal, Duration::from_secs(60)).expect("starts");
-        handle.stop();
+        handle.stop(crate::time::instant() + Duration::from_secs(60));
         thread.join().expect("ends");
         let state = state.read().expect("not poisoned");
         (state.meta.cursor, state.meta.ledger)
@@ -492,7 +492,7 @@ fn a_snapshot_is_a_whole_state_that_the_fold_can_go_on_from() {
     }
     drop(appender);
     writer.join().expect("ends");
-    handle.stop();
+    handle.stop(crate::time::instant() + Duration::from_secs(60));
     thread.join().expect("ends");
     let digest = state.read().expect("not poisoned").digest().expect("reads");
 

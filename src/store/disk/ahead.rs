@@ -25,6 +25,7 @@ use redb::{BackendError, StorageBackend};
 
 use crate::limits::AHEAD_FRAME_MAX_BYTES;
 use crate::store::codec::{Reader, Writer};
+use crate::store::heart;
 
 /// Frames begin at multiples of this: what a disk writes at once.
 const GRAIN: usize = 4096;
@@ -257,6 +258,7 @@ impl Log {
         frame.resize(frame.len().next_multiple_of(GRAIN), 0);
         self.file.write(self.at, &frame)?;
         self.file.sync_data()?;
+        heart::beat();
         self.at += frame.len() as u64;
         self.index += 1;
         Ok(())
@@ -392,6 +394,7 @@ impl StorageBackend for Beneath {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         self.0.file.read(offset, out)?;
+        heart::read(out.len());
         if !self.0.idle.load(Ordering::Acquire) {
             let state = self.0.state();
             let content = state.content.as_slice();
@@ -429,7 +432,9 @@ impl StorageBackend for Beneath {
         if self.0.is_logged() {
             return if self.0.state().dead { Err(dead()) } else { Ok(()) };
         }
-        self.0.file.sync_data()
+        self.0.file.sync_data()?;
+        heart::beat();
+        Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {

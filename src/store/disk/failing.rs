@@ -2,24 +2,66 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use redb::backends::FileBackend;
 use redb::{Builder, DatabaseError, StorageBackend};
 
 use super::{Disk, Entry, Reader, RealDisk};
 
-/// The disk of this machine; while `broken`, databases cannot read.
+/// The disk of this machine; while `broken`, databases cannot read, while `stalled`, their syncs do not return.
 #[derive(Debug, Default)]
 pub(crate) struct FailingDisk {
     pub(crate) broken: Arc<AtomicBool>,
+    pub(crate) stalled: Arc<Stall>,
+}
+
+/// What a sync waits for.
+#[derive(Debug, Default)]
+pub(crate) struct Stall {
+    state: Mutex<Stalled>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Stalled {
+    is: bool,
+    waiting: u32,
+}
+
+impl Stall {
+    /// From here on syncs do not return.
+    pub(crate) fn begin(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).is = true;
+    }
+
+    /// They return, those that wait, too.
+    pub(crate) fn end(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).is = false;
+        self.changed.notify_all();
+    }
+
+    /// Returns when a sync waits.
+    pub(crate) fn until_met(&self) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.changed.wait_while(state, |state| state.waiting == 0).unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn pass(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.waiting += 1;
+        self.changed.notify_all();
+        state = self.changed.wait_while(state, |state| state.is).unwrap_or_else(PoisonError::into_inner);
+        state.waiting -= 1;
+    }
 }
 
 #[derive(Debug)]
 struct Backend {
     file: FileBackend,
     broken: Arc<AtomicBool>,
+    stalled: Arc<Stall>,
 }
 
 impl StorageBackend for Backend {
@@ -39,6 +81,7 @@ impl StorageBackend for Backend {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        self.stalled.pass();
         self.file.sync_data()
     }
 
@@ -51,7 +94,7 @@ impl Disk for FailingDisk {
     fn file(&self, path: &Path) -> Result<Box<dyn StorageBackend>, DatabaseError> {
         let opened = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let file = FileBackend::new(opened.map_err(|error| DatabaseError::Storage(error.into()))?)?;
-        Ok(Box::new(Backend { file, broken: Arc::clone(&self.broken) }))
+        Ok(Box::new(Backend { file, broken: Arc::clone(&self.broken), stalled: Arc::clone(&self.stalled) }))
     }
 
     fn reader(&self, path: &Path, builder: &Builder) -> Result<Reader, DatabaseError> {

@@ -4,7 +4,7 @@
 //! tests can bring one that lies: it records what was written and synced, and builds what a power cut could leave. A database
 //! reads and writes its file by itself; here it is only opened.
 
-pub(super) mod ahead;
+pub(crate) mod ahead;
 #[cfg(test)]
 pub(crate) mod failing;
 #[cfg(test)]
@@ -22,7 +22,7 @@ use redb::backends::FileBackend;
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, StorageBackend};
 
 use self::paced::Paced;
-use super::StoreError;
+use super::{StoreError, heart};
 
 /// What is read at once of a file that is salvaged: a bad sector costs no more than the database's page that it is in.
 const PIECE: usize = 4096;
@@ -154,6 +154,7 @@ impl Disk for RealDisk {
         // in pieces: a sync of all of it at the end would keep the journal's own syncs waiting behind it
         while io::copy(&mut Read::take(&mut from, COPY_PIECE_BYTES), &mut to)? > 0 {
             to.sync_data()?;
+            heart::beat();
         }
         to.sync_all()
     }

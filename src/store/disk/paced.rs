@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use redb::{BackendError, StorageBackend};
 
+use crate::store::heart;
+
 /// Bytes that may wait to be synced: some milliseconds of a slow disk.
 const UNSYNCED_BYTES: u64 = 2 * 1024 * 1024;
 
@@ -33,7 +35,9 @@ impl StorageBackend for Paced {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read(offset, out)
+        self.file.read(offset, out)?;
+        heart::read(out.len());
+        Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -42,11 +46,14 @@ impl StorageBackend for Paced {
 
     fn sync_data(&self) -> io::Result<()> {
         self.unsynced.store(0, Ordering::Relaxed);
-        self.file.sync_data()
+        self.file.sync_data()?;
+        heart::beat();
+        Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.file.write(offset, data)?;
+        heart::beat();
         let bytes = data.len() as u64;
         if self.unsynced.fetch_add(bytes, Ordering::Relaxed) + bytes >= UNSYNCED_BYTES {
             self.sync_data()?;

@@ -39,6 +39,7 @@ pub use self::salvage::Lost;
 use self::writer::Committer;
 use super::disk::ahead::{Ahead, Log};
 use super::disk::{self, Disk};
+use super::heart::Heart;
 use super::{Reserve, StoreError};
 use crate::limits::JOURNAL_SEGMENT_BYTES;
 use crate::time::Timestamp;
@@ -95,8 +96,16 @@ pub struct Aged {
 }
 
 enum Command {
-    Append { bytes: Vec<u8>, done: oneshot::Sender<Result<Seq, Refused>> },
-    Retain { what: Retention, done: oneshot::Sender<Aged> },
+    Append {
+        bytes: Vec<u8>,
+        done: oneshot::Sender<Result<Seq, Refused>>,
+    },
+    Retain {
+        what: Retention,
+        done: oneshot::Sender<Aged>,
+    },
+    /// Nothing to do: the thread shows that it could.
+    Poke,
     Close,
 }
 
@@ -134,6 +143,8 @@ struct Shared {
     healthy: AtomicBool,
     queued: AtomicU64,
     reserve: OnceLock<Arc<Reserve>>,
+    /// The writer's.
+    heart: Heart,
 }
 
 /// The journal: readers and appenders share it; its thread ends when every [`Appender`] is gone.
@@ -199,6 +210,13 @@ impl Appender {
         }
     }
 
+    /// Make the writer's heart beat, if it does nothing else. With a full queue it has to do by itself.
+    pub fn poke(&self) {
+        if self.queue.try_send(Command::Poke).is_err() {
+            tracing::trace!("the journal has no time to be poked");
+        }
+    }
+
     /// Records waiting for the next commit.
     pub fn queued(&self) -> u64 {
         self.shared.queued.load(Ordering::Relaxed)
@@ -239,6 +257,7 @@ impl Journal {
             healthy: AtomicBool::new(true),
             queued: AtomicU64::new(0),
             reserve: OnceLock::new(),
+            heart: Heart::default(),
         };
         shared.open()?;
         Ok(Self { shared: Arc::new(shared) })
@@ -275,6 +294,11 @@ impl Journal {
     /// The room that is kept back on the disk, if any is.
     pub fn reserve(&self) -> Option<&Reserve> {
         self.shared.reserve.get().map(Arc::as_ref)
+    }
+
+    /// Beats while the writer works.
+    pub fn heart(&self) -> &Heart {
+        &self.shared.heart
     }
 
     /// Close the files cleanly, once the writer has ended and nobody has to read any more.

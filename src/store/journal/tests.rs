@@ -263,6 +263,21 @@ fn a_newer_form_is_refused_in_a_plain_sentence() {
 }
 
 #[test]
+fn a_form_from_before_the_first_release_is_refused_and_left_as_it_is() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    drop(Journal::open(directory.path(), CACHE, 0).expect("creates"));
+    let path = crate::store::journal_path(directory.path()).join(format!("{:020}.redb", 1));
+    let database = Database::open(&path).expect("opens");
+    let write = database.begin_write().expect("begins");
+    write.open_table(crate::store::META).expect("opens").insert("schema", 2_u64.to_be_bytes().as_slice()).expect("writes");
+    write.commit().expect("commits");
+    drop(database);
+    let refused = Journal::open(directory.path(), CACHE, 0).err().expect("is older");
+    assert!(matches!(refused, StoreError::Older { found: 2, .. }), "{refused}");
+    assert!(path.exists() && refused.to_string().contains("begin with an empty one by --data"), "{refused}");
+}
+
+#[test]
 fn a_file_that_is_no_database_is_set_aside_and_no_number_is_given_twice() {
     let directory = tempfile::TempDir::new().expect("a directory");
     let journal = crate::store::journal_path(directory.path());

@@ -8,8 +8,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Aged, BLOCKS, Batch, Command, Refused, Retention, Segment, Shared, block};
 use crate::limits::{AHEAD_LOG_BYTES, JOURNAL_BATCH_BYTES, JOURNAL_BATCH_RECORDS};
-use crate::store::StoreError;
 use crate::store::disk::ahead::Ahead;
+use crate::store::{StoreError, heart};
 use crate::time::{self, Timestamp};
 use crate::types::Seq;
 
@@ -31,6 +31,7 @@ pub(super) struct Committer {
 
 impl Committer {
     pub(super) fn run(self, mut queue: mpsc::Receiver<Command>) {
+        let _living = self.shared.heart.live();
         let (mut held, mut last) = (None, 0);
         if !self.shared.healthy.load(Ordering::Acquire) {
             self.reopen(&mut queue);
@@ -58,8 +59,10 @@ impl Committer {
                     });
                     answer(done, dropped);
                 }
+                Command::Poke => {}
                 Command::Close => break,
             }
+            heart::beat();
         }
         // told to, or the last appender is gone. The file stays open: the fold may have to read the end of it
         self.shared.healthy.store(false, Ordering::Release);
@@ -163,12 +166,15 @@ impl Committer {
                         answer(done, Err(Refused::Unavailable));
                     }
                     Command::Retain { done, .. } => answer(done, Aged::default()),
+                    Command::Poke => {}
                     Command::Close => queue.close(),
                 }
             }
             if queue.is_closed() {
                 return;
             }
+            // nothing is acknowledged, but the thread does what it can: a restart could do no more
+            heart::beat();
             // the one pause in the program that is a pause: the disk needs time, nothing can wake us
             std::thread::sleep(REOPEN_PAUSE);
             self.shared.forget_newest();
@@ -195,6 +201,7 @@ impl Committer {
                 // one by one, oldest first: a power cut must not leave a hole between two segments
                 self.shared.sync_directory()?;
             }
+            heart::beat();
             total -= segment.bytes;
             aged = Aged { bytes: aged.bytes + segment.bytes, last };
             gone += 1;

@@ -235,8 +235,9 @@ pub struct State {
 }
 
 impl State {
-    /// Open or create the state in a data directory.
+    /// Open or create the state in a data directory; refuse one that a newer release has written.
     pub fn open(data: &Path, cache: usize) -> Result<Self, StoreError> {
+        super::release::check(data)?;
         Self::open_with(data, cache, DEDUP_GENERATION_KEYS)
     }
 
