@@ -47,6 +47,7 @@
 //! |---|---|
 //! | ... decides whether a delivery is genuine, and what it says? | [`sources`]`/<kind>`: one folder a platform |
 //! | ... answers the webhook? | [`pipeline::ingest`], served by [`net::serve`] |
+//! | ... chooses the ciphers, and which comes first? | [`net`], `net/ciphers.rs` |
 //! | ... makes it durable? | [`store::journal`]: one thread, group commit, one file a segment |
 //! | ... turns it into a level? | [`pipeline::apply`], by the rules of [`stock::level`] |
 //! | ... knows that it came before? | [`store::dedup`] (ids), [`stock::level`] (bodies without an id) |

@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the part that talks to people")]
 
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use clap::{Parser, Subcommand};
 
@@ -43,9 +44,15 @@ mod code {
     pub(super) const CONFIGURATION: u8 = 78;
 }
 
+/// What `--version` says: the version, and the source revision when the build knew it (cross/build tells it).
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let version = env!("CARGO_PKG_VERSION");
+    option_env!("STOCKGATE_REVISION").map_or_else(|| version.to_owned(), |revision| format!("{version} ({revision})"))
+});
+
 /// Inventory gateway: stock webhooks in, one level per warehouse and SKU that explains itself.
 #[derive(Debug, Parser)]
-#[command(name = "stockgate", version, about, max_term_width = 110)]
+#[command(name = "stockgate", version, long_version = VERSION.as_str(), about, max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

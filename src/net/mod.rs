@@ -7,6 +7,7 @@
 //!  tls      the server's certificate, swappable while running; made by ourselves at the first start
 //!  client_auth   certificates of clients: asked for once, judged for each source
 //!  acme     certificates from an ACME server: orders through `client`, challenges answered by `tls` and `serve`
+//!  ciphers  the suites and their order: what this CPU is quick at comes first
 //!  serve    HTTP/1.0, 1.1 and 2 by ALPN; deadlines; panics; drain          -> Handler
 //!  passed   listening sockets that systemd has opened
 //!  notify   what systemd is told
@@ -28,6 +29,7 @@
 
 pub mod acme;
 pub mod body;
+mod ciphers;
 pub mod client;
 pub mod client_auth;
 mod listen;

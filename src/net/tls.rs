@@ -1,6 +1,6 @@
 //! The server's side of TLS: one certificate, swappable while connections are accepted.
 //!
-//! TLS 1.2 and 1.3 with ring's suites. ALPN offers `h2`, `http/1.1` and `http/1.0`: a client that asks for the last alone
+//! TLS 1.2 and 1.3 with ring's suites, in the order that suits this CPU (`ciphers`). ALPN offers `h2`, `http/1.1` and `http/1.0`: a client that asks for the last alone
 //! (WordPress speaks HTTP/1.0, and newer libcurl then says so in ALPN) would otherwise be refused in the handshake. Sessions are
 //! resumed from tickets that a swap makes void. No 0-RTT. Clients are asked for a certificate only where somebody wants one
 //! ([`client_auth`](super::client_auth)).
@@ -10,25 +10,21 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rustls::ServerConfig;
-use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use super::acme::challenge::{ALPN, Challenges, is_validation};
+pub(super) use super::ciphers::PROVIDER;
 use super::client_auth::{Authorities, Recorder};
 pub use super::self_made::{SelfMade, keep, load_or_make, make_self_made, sync_directory};
 use super::{self_made, x509};
 use crate::metrics;
 use crate::time::{self, Timestamp};
-
-/// The one crypto provider, handed to rustls explicitly so that no other crate's features can choose another.
-pub(super) static PROVIDER: LazyLock<Arc<CryptoProvider>> =
-    LazyLock::new(|| Arc::new(rustls::crypto::ring::default_provider()));
 
 /// Why a certificate cannot be used. Never holds key material.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -382,6 +378,7 @@ fn server_config(resolver: Arc<dyn ResolvesServerCert>, recorder: Option<Recorde
     };
     let mut config = builder.with_cert_resolver(resolver);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), b"http/1.0".to_vec(), ALPN.to_vec()];
+    config.ignore_client_order = true; // see `ciphers`
     config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(unusable)?;
     // A client that keeps connections open resumes seldom: one ticket saves the second one's bytes.
     config.send_tls13_tickets = 1;

@@ -110,6 +110,35 @@ async fn tls_1_2_clients_are_served() {
 }
 
 #[tokio::test]
+async fn the_order_of_ciphers_is_ours_and_not_the_clients() {
+    let identity = identity();
+    let running = Running::start(Some(Arc::clone(&identity)), Limits::default(), echo).await;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(identity.leaf()).unwrap();
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let usable = |suite: &&rustls::SupportedCipherSuite| suite.version() == version && !is_rsa(suite);
+        let best = tls::PROVIDER.cipher_suites.iter().find(usable).unwrap().suite();
+        let mut backwards = rustls::crypto::CryptoProvider::clone(&tls::PROVIDER);
+        backwards.cipher_suites.reverse();
+        assert_ne!(backwards.cipher_suites.iter().find(usable).unwrap().suite(), best, "the client wants another");
+        let config = rustls::ClientConfig::builder_with_provider(Arc::new(backwards))
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots.clone())
+            .with_no_client_auth();
+        let name = ServerName::try_from("localhost").unwrap();
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, running.raw().await).await.unwrap();
+        assert_eq!(stream.get_ref().1.negotiated_cipher_suite().unwrap().suite(), best, "{version:?}");
+    }
+    running.stopped().await;
+}
+
+/// The server's certificate is ECDSA: suites for RSA are not for it.
+fn is_rsa(suite: &rustls::SupportedCipherSuite) -> bool {
+    suite.suite().as_str().is_some_and(|name| name.contains("_RSA_"))
+}
+
+#[tokio::test]
 async fn a_panic_costs_one_request_and_not_its_connection() {
     let identity = identity();
     let running = Running::start(Some(Arc::clone(&identity)), Limits::default(), echo).await;
