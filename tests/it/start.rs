@@ -147,11 +147,17 @@ async fn files_of_a_newer_version_are_refused_and_left_alone() {
     for file in files {
         set_schema(&file, 99);
         let said = site.refused().failed(78);
-        let name = file.file_name().unwrap().to_str().unwrap();
-        for part in [name, "version 99", "newer stockgate", "install that version again"] {
+        let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+        for part in [name.as_str(), "version 99", "newer stockgate", "install that version again"] {
             assert!(said.contains(part), "`{part}` in: {said}");
         }
-        set_schema(&file, 1);
+        // nor is one from before the first release misread
+        set_schema(&file, 2);
+        let said = site.refused().failed(78);
+        for part in [name.as_str(), "version 2", "before the first release", "--data"] {
+            assert!(said.contains(part), "`{part}` in: {said}");
+        }
+        set_schema(&file, stockgate::store::SCHEMA_VERSION);
     }
     let gateway = site.start();
     assert_eq!(gateway.api("/api/v1/stock/main/A-1").await["quantity"], 5);

@@ -161,10 +161,10 @@ fn a_log_in_use_is_not_touched() {
     let scratch = tempfile::tempdir().expect("a directory");
     let disk = crate::store::disk::real();
     let file = |name: &str| disk.file(&scratch.path().join(name)).expect("a file");
-    let (first, _beneath) = Ahead::open(file("log"), file("file"), 1).expect("opens");
+    let (first, beneath) = Ahead::open(file("log"), file("file"), 1).expect("opens");
     let second = Ahead::open(file("log"), file("file"), 1);
     assert_eq!(second.expect_err("locked").kind(), io::ErrorKind::WouldBlock);
-    drop((first, _beneath));
+    drop((first, beneath));
     Ahead::open(file("log"), file("file"), 1).expect("free again");
 }
 
