@@ -135,7 +135,7 @@ fn doctor_counts_what_retention_will_still_need() {
     let plenty = Room { free: 10 * GIB, inodes: (1000, 2000), journal: GIB / 2, state: 1 << 20, keep: GIB };
     judged(&checks::room(&plenty), Status::Ok, "10.0 GiB left, up to 546.0 MiB", "");
     judged(&checks::room(&Room { free: GIB / 4, ..plenty }), Status::Warn, "256.0 MiB left", "[retention].bytes is 1.0 GiB");
-    judged(&checks::room(&Room { free: 60 << 20, ..plenty }), Status::Fail, "60.0 MiB left", "free some");
+    judged(&checks::room(&Room { free: 20 << 20, ..plenty }), Status::Fail, "20.0 MiB left", "free some");
     // a large state needs its copies
     judged(&checks::room(&Room { free: GIB, state: GIB, ..plenty }), Status::Fail, "needs 2.0 GiB", "state 1.0 GiB");
     judged(&checks::room(&Room { inodes: (99, 2000), ..plenty }), Status::Fail, "99 inodes", "remove files");
