@@ -11,11 +11,15 @@ start_load 71 --rate 400
 
 # the seven platforms, and so many that are only configured
 (umask 077 && echo not-a-real-secret-of-an-idle-source >site/idle.secret)
+# one that asks for client certificates: it has series of its own
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=clients of nobody" -days 2 \
+    -keyout clients.key -out site/clients.pem 2>openssl.log || fail "$(cat openssl.log)"
 busy=$(grep -c '^\[source\.[a-z0-9-]*\]$' site/stockgate.toml)
 for ((n = busy; n < SOURCES; n++)); do
     printf '[source.idle-%03d]\nkind = "generic"\nwarehouse = "idle"\nsecret_file = "idle.secret"\n' "$n"
     printf 'signature = { algorithm = "hmac-sha256", encoding = "hex", header = "x-signature", signed = "{body}" }\n'
     printf 'map = { sku = "/sku", quantity = "/quantity" }\n'
+    ((n > busy)) || printf 'client_ca_file = "clients.pem"\n'
 done >>site/stockgate.toml
 serve
 began=$(date +%s)

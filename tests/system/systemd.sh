@@ -46,7 +46,7 @@ until_so "systemd-socket-activate listens" listens
 # the first connection starts it, and waits
 same "the admin socket" 200 "$(curl -sS --max-time 60 -o /dev/null -w '%{http_code}' "http://127.0.0.1:$admin/readyz")"
 PUBLIC=https://127.0.0.1:$https ADMIN=http://127.0.0.1:$admin
-told READY=1 || fail "not told that it is ready: $(cat told.lines)"
+until_so "told that it is ready" told READY=1
 body='{"sku":"A-1","quantity":5}'
 tag=$(printf %s "$body" | hmac "$(cat data/generic.secret)" | hex_of)
 deliver 200 /in/generic "$body" -H "x-delivery-id: d-1" -H "x-stockgate-signature: $tag"
@@ -54,9 +54,9 @@ until_so "it is folded" folded
 same "the level" 5 "$(api stock/main/A-1 | jq .quantity)"
 grep -q "socket that was passed is used" gateway.log || fail "the log does not say which socket is used: $(cat gateway.log)"
 "$BIN" reload --admin "$ADMIN" >reloaded 2>&1 || fail "reload: $(cat reloaded)"
-told RELOADING=1 || fail "not told of the reload: $(cat told.lines)"
+until_so "told of the reload" told RELOADING=1
 stop_gateway
-told STOPPING=1 || fail "not told of the stop: $(cat told.lines)"
+until_so "told of the stop" told STOPPING=1
 stop_reader
 
 # ---- a disk that hangs silences the watchdog ---------------------------------------------------------------------------------

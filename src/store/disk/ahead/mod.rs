@@ -135,6 +135,23 @@ impl Ahead {
     }
 }
 
+impl State {
+    /// Put what waits for a part of the file over what the file has there.
+    fn lay_over(&self, offset: u64, out: &mut [u8]) {
+        let content = self.content.as_slice();
+        for (at, range) in &self.writes {
+            // both as distances from where the read begins
+            let bytes = content.get(range.clone()).unwrap_or_default();
+            let (skip, begin) = (offset.saturating_sub(*at), at.saturating_sub(offset));
+            let (Ok(skip), Ok(begin)) = (usize::try_from(skip), usize::try_from(begin)) else { continue };
+            let from = bytes.get(skip..).unwrap_or_default();
+            for (place, byte) in out.iter_mut().skip(begin).zip(from) {
+                *place = *byte;
+            }
+        }
+    }
+}
+
 impl Inner {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -189,23 +206,17 @@ impl StorageBackend for Beneath {
         }
     }
 
+    /// What waits is laid over what the file has. Under the lock, unless nothing waits: a flush between the two would leave a reader
+    /// with the file as it was before.
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.file.read(offset, out)?;
-        heart::read(out.len());
-        if !self.0.idle.load(Ordering::Acquire) {
+        if self.0.idle.load(Ordering::Acquire) {
+            self.0.file.read(offset, out)?;
+        } else {
             let state = self.0.state();
-            let content = state.content.as_slice();
-            for (at, range) in &state.writes {
-                // both as distances from where the read begins
-                let bytes = content.get(range.clone()).unwrap_or_default();
-                let (skip, begin) = (offset.saturating_sub(*at), at.saturating_sub(offset));
-                let (Ok(skip), Ok(begin)) = (usize::try_from(skip), usize::try_from(begin)) else { continue };
-                let from = bytes.get(skip..).unwrap_or_default();
-                for (place, byte) in out.iter_mut().skip(begin).zip(from) {
-                    *place = *byte;
-                }
-            }
+            self.0.file.read(offset, out)?;
+            state.lay_over(offset, out);
         }
+        heart::read(out.len());
         Ok(())
     }
 

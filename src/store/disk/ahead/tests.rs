@@ -217,3 +217,57 @@ fn the_file_may_become_shorter() {
     ahead.flush().expect("flushes");
     assert_eq!(content(&disk).len(), 4096);
 }
+
+/// A file that looks, as it is read, whether a flush could come in between.
+#[derive(Debug)]
+struct Watched {
+    file: Box<dyn StorageBackend>,
+    over: Arc<Mutex<Option<Arc<Inner>>>>,
+    open: Arc<AtomicBool>,
+}
+
+impl StorageBackend for Watched {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        if let Some(inner) = &*self.over.lock().expect("not poisoned") {
+            let open = !inner.idle.load(Ordering::Acquire) && inner.state.try_lock().is_ok();
+            self.open.fetch_or(open, Ordering::Relaxed);
+        }
+        self.file.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.file.write(offset, data)
+    }
+}
+
+#[test]
+fn no_flush_comes_between_the_file_and_what_waits_for_it() {
+    // a reader that had the page from before the flush kept it, and the next commit was built on it: a batch was lost
+    let disk = LyingDisk::default();
+    let (over, open) = (Arc::default(), Arc::new(AtomicBool::new(false)));
+    let file = disk.file(Path::new("file")).expect("a file");
+    let file = Watched { file, over: Arc::clone(&over), open: Arc::clone(&open) };
+    let log = disk.file(Path::new("log")).expect("a file");
+    let (ahead, beneath) = Ahead::open(log, Box::new(file), 1).expect("opens");
+    *over.lock().expect("not poisoned") = Some(Arc::clone(&beneath.0));
+    beneath.set_len(4096).expect("grows");
+    ahead.begin(ROOM).expect("begins");
+    beneath.write(0, b"waits").expect("writes");
+    let mut read = [0; 5];
+    beneath.read(0, &mut read).expect("reads");
+    assert_eq!(&read, b"waits");
+    assert!(!open.load(Ordering::Relaxed), "the flush has to wait for the reader");
+    over.lock().expect("not poisoned").take();
+}
