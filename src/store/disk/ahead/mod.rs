@@ -60,7 +60,7 @@ struct State {
     of: u64,
     /// Where the log begins anew.
     room: u64,
-    /// The next frame's content: writes one after the other, as [`apply`] reads them.
+    /// The next frame's content: each write as its offset, its length and its bytes.
     content: Writer,
     /// Where each write goes, and where its bytes stand in `content`.
     writes: Vec<(u64, Range<usize>)>,
