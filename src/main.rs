@@ -2,7 +2,7 @@
 
 /// mimalloc on every target: musl's own allocator takes a lock for every allocation, and glibc's keeps what a busy minute took.
 ///
-/// Measured on 2026-11-21 with x86_64-unknown-linux-musl, taking turns on two busy cores of a virtual machine:
+/// Measured on 2026-11-21 with x86_64-unknown-linux-musl before the write-ahead log and ACME, taking turns on two busy cores of a virtual machine:
 ///
 /// | | mimalloc 3 (`no_thp`) | musl 1.2.5 |
 /// |---|---|---|
