@@ -231,8 +231,8 @@ type Waiting = oneshot::Sender<Result<Seq, Refused>>;
 
 /// A batch: the record that came first, and what waits behind it. A command that is no record ends the batch and is returned.
 ///
-/// A commit costs the processor about as much as forty records do, and the disk nine pages, whatever is in it. So when the queue
-/// is empty the others get the processor once more, and as long as that brings records they are taken along. And under load the
+/// A commit costs the processor about as much as forty records do, and the disk a page or two and a wait, whatever is in it. So
+/// when the queue is empty the others get the processor once more, and as long as that brings records they are taken along. And under load the
 /// senders that the last commit has answered are about to be back: committing at once would leave them in two groups that
 /// take turns, with twice the commits. So a batch that is smaller than the `last` one waits for them, for a fraction of what a
 /// commit takes. A few senders never wait: below [`BUSY_RECORDS`] nothing is gained.
