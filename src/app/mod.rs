@@ -1,8 +1,9 @@
 //! The whole program: build (nothing is bound yet), run, drain in reverse.
 //!
-//! Order of a start: data directory, state, journal (all of it on a thread of its own), fold, policy into the journal, certificate, listeners, workers. Order of a
-//! stop: not ready, listeners (requests under way finish), workers, journal (what is queued is committed), fold (to the
-//! journal's end, or as far as it comes in a few seconds, then a last checkpoint). The service manager is told of each.
+//! Order of a start: data directory, state, journal (all of it on a thread of its own), fold, policy into the journal, certificate,
+//! listeners, workers. Order of a stop: not ready, listeners (requests under way finish), workers, journal (what is queued is
+//! committed), fold (to the journal's end, or as far as it comes in a few seconds, then a last checkpoint). The service manager is
+//! told of each.
 
 mod build;
 mod manager;

@@ -19,9 +19,10 @@ impl Writer {
         Self(Vec::with_capacity(bytes))
     }
 
-    /// Over the room of a row that is no longer needed.
-    pub fn reusing(mut row: Vec<u8>) -> Self {
+    /// Over the room of a row that is no longer needed, unless that is more than `most` bytes.
+    pub fn reusing(mut row: Vec<u8>, most: usize) -> Self {
         row.clear();
+        row.shrink_to(most);
         Self(row)
     }
 

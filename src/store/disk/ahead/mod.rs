@@ -103,8 +103,8 @@ impl Ahead {
         (Self(Arc::clone(&inner)), Beneath(inner))
     }
 
-    /// From here on what is written is durable after the next [`Self::flush`], not before.
-    /// The log begins anew when it has `room` bytes.
+    /// From here on what is written is durable after the next [`Self::flush`], not before. The log begins anew when it has `room`
+    /// bytes.
     pub(crate) fn begin(&self, room: u64) -> io::Result<()> {
         let mut state = self.0.state();
         self.0.file.sync_data()?;
@@ -161,19 +161,17 @@ impl Inner {
         if state.dead {
             return Err(dead());
         }
-        let content = std::mem::take(&mut state.content).finish();
-        if !content.is_empty() {
-            let log = state.log.as_mut().ok_or_else(dead)?;
-            log.append(state.of, &content)?;
-            for (offset, range) in state.writes.drain(..) {
-                self.file.write(offset, content.get(range).unwrap_or_default())?;
+        let State { log, of, content, writes, .. } = &mut *state;
+        if !content.as_slice().is_empty() {
+            // both stay until the file has all of it: whoever reads after a failure still sees what the database wrote
+            log.as_mut().ok_or_else(dead)?.append(*of, content.as_slice())?;
+            for (offset, range) in &*writes {
+                self.file.write(*offset, content.as_slice().get(range.clone()).unwrap_or_default())?;
             }
+            writes.clear();
+            *content = Writer::reusing(std::mem::take(content).finish(), KEPT_BYTES);
         }
-        // what was read meanwhile was patched; from here on the file says it itself
         self.idle.store(true, Ordering::Release);
-        if content.capacity() <= KEPT_BYTES {
-            state.content = Writer::reusing(content);
-        }
         if let Some(length) = state.shorter.take() {
             self.file.set_len(length)?;
         }

@@ -144,16 +144,21 @@ fn a_damaged_frame_costs_only_itself() {
 }
 
 #[test]
-fn after_a_failure_nothing_is_written_any_more() {
-    let disk = LyingDisk::default();
-    let (ahead, beneath) = open(&disk, 1);
+fn after_a_failure_nothing_is_written_any_more_and_readers_see_what_was() {
+    let (watch, ahead, beneath) = watched(&LyingDisk::default());
+    beneath.set_len(4096).expect("grows");
     ahead.begin(ROOM).expect("begins");
     beneath.write(0, b"held").expect("writes");
-    disk.kill();
-    ahead.flush().expect_err("the disk is gone");
+    watch.broken.store(true, Ordering::Relaxed);
+    // its frame is in the log by then
+    ahead.flush().expect_err("the file cannot be written");
+    let mut read = [0; 4];
+    beneath.read(0, &mut read).expect("reads");
+    assert_eq!(&read, b"held", "a reader's database is what was written, until it is closed");
     beneath.write(0, b"more").expect_err("refused");
     beneath.sync_data().expect_err("refused");
     ahead.flush().expect_err("refused");
+    watch.over.lock().expect("not poisoned").take();
 }
 
 #[test]
@@ -218,56 +223,67 @@ fn the_file_may_become_shorter() {
     assert_eq!(content(&disk).len(), 4096);
 }
 
-/// A file that looks, as it is read, whether a flush could come in between.
-#[derive(Debug)]
-struct Watched {
-    file: Box<dyn StorageBackend>,
-    over: Arc<Mutex<Option<Arc<Inner>>>>,
-    open: Arc<AtomicBool>,
+/// Watches a file that is read through the log.
+#[derive(Debug, Default)]
+struct Watch {
+    over: Mutex<Option<Arc<Inner>>>,
+    /// A flush could have come in between while it was read.
+    open: AtomicBool,
+    /// It takes no writes.
+    broken: AtomicBool,
 }
+
+#[derive(Debug)]
+struct Watched(File, Arc<Watch>);
 
 impl StorageBackend for Watched {
     fn len(&self) -> io::Result<u64> {
-        self.file.len()
+        self.0.len()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        if let Some(inner) = &*self.over.lock().expect("not poisoned") {
+        if let Some(inner) = &*self.1.over.lock().expect("not poisoned") {
             let open = !inner.idle.load(Ordering::Acquire) && inner.state.try_lock().is_ok();
-            self.open.fetch_or(open, Ordering::Relaxed);
+            self.1.open.fetch_or(open, Ordering::Relaxed);
         }
-        self.file.read(offset, out)
+        self.0.read(offset, out)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
+        self.0.set_len(len)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()
+        self.0.sync_data()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.file.write(offset, data)
+        if self.1.broken.load(Ordering::Relaxed) {
+            return Err(io::Error::other("a bad sector"));
+        }
+        self.0.write(offset, data)
     }
+}
+
+fn watched(disk: &LyingDisk) -> (Arc<Watch>, Ahead, Beneath) {
+    let watch = Arc::<Watch>::default();
+    let file = Watched(disk.file(Path::new("file")).expect("a file"), Arc::clone(&watch));
+    let log = disk.file(Path::new("log")).expect("a file");
+    let (ahead, beneath) = Ahead::open(log, Box::new(file), 1).expect("opens");
+    *watch.over.lock().expect("not poisoned") = Some(Arc::clone(&beneath.0));
+    (watch, ahead, beneath)
 }
 
 #[test]
 fn no_flush_comes_between_the_file_and_what_waits_for_it() {
     // a reader that had the page from before the flush kept it, and the next commit was built on it: a batch was lost
-    let disk = LyingDisk::default();
-    let (over, open) = (Arc::default(), Arc::new(AtomicBool::new(false)));
-    let file = disk.file(Path::new("file")).expect("a file");
-    let file = Watched { file, over: Arc::clone(&over), open: Arc::clone(&open) };
-    let log = disk.file(Path::new("log")).expect("a file");
-    let (ahead, beneath) = Ahead::open(log, Box::new(file), 1).expect("opens");
-    *over.lock().expect("not poisoned") = Some(Arc::clone(&beneath.0));
+    let (watch, ahead, beneath) = watched(&LyingDisk::default());
     beneath.set_len(4096).expect("grows");
     ahead.begin(ROOM).expect("begins");
     beneath.write(0, b"waits").expect("writes");
     let mut read = [0; 5];
     beneath.read(0, &mut read).expect("reads");
     assert_eq!(&read, b"waits");
-    assert!(!open.load(Ordering::Relaxed), "the flush has to wait for the reader");
-    over.lock().expect("not poisoned").take();
+    assert!(!watch.open.load(Ordering::Relaxed), "the flush has to wait for the reader");
+    watch.over.lock().expect("not poisoned").take();
 }
