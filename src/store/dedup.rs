@@ -14,6 +14,7 @@
 //! An entry has 32 bytes: key 16, body digest 8, journal record 8.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashTable;
@@ -73,12 +74,29 @@ pub struct Dedup {
     /// Entries of the log that are on disk already.
     logged: usize,
     sealed: BTreeMap<u64, Sealed>,
-    /// Sealed since the last checkpoint, with their entries in order of key; and dropped since then.
-    newly_sealed: Vec<(u64, Vec<(Key, Known)>)>,
+    /// Sealed and not in the file yet, with their entries in order of key; and dropped since the last checkpoint.
+    newly_sealed: Vec<(u64, Entries)>,
     dropped: Vec<Dropped>,
 }
 
+type Entries = Arc<Vec<(Key, Known)>>;
+
+/// What a checkpoint writes of it, taken at one moment.
+#[derive(Clone)]
+pub struct Unwritten {
+    capacity: usize,
+    dropped: Vec<Dropped>,
+    /// Generations with their rows.
+    sealed: Vec<(u64, Vec<u8>, Entries)>,
+    /// The generation that was open, how many entries it had, and those from this chunk on.
+    open: u64,
+    logged: usize,
+    chunk: usize,
+    tail: Vec<(Key, Known)>,
+}
+
 /// A generation that aged out since the last checkpoint.
+#[derive(Debug, Clone, Copy)]
 struct Dropped {
     generation: u64,
     /// Rows of `dedup-keys`.
@@ -108,16 +126,16 @@ fn put_entry(out: &mut Vec<u8>, (key, known): &(Key, Known)) {
     out.extend(known.record.to_be_bytes());
 }
 
-/// Give `put` the rows of entries, `each` of them a row.
+/// Give `put` the rows of entries, `each` of them a row, numbered from `first` on.
 fn put_rows(
     generation: u64,
     list: &[(Key, Known)],
     each: usize,
-    from: usize,
+    first: usize,
     mut put: impl FnMut(u64, Option<&[u8]>) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let mut row = Vec::with_capacity(each * ENTRY_BYTES);
-    for (chunk, part) in list.chunks(each).enumerate().skip(from) {
+    for (chunk, part) in (first..).zip(list.chunks(each)) {
         row.clear();
         for entry in part {
             put_entry(&mut row, entry);
@@ -259,9 +277,10 @@ impl Dedup {
         self.newest
     }
 
-    /// Enough was sealed that a checkpoint should not wait.
-    pub fn wants_checkpoint(&self) -> bool {
-        !self.newly_sealed.is_empty()
+    /// Enough was sealed since this was taken that a checkpoint should not wait.
+    pub fn wants_checkpoint(&self, under_way: Option<&Unwritten>) -> bool {
+        let from = under_way.map_or(0, |unwritten| unwritten.open);
+        self.newly_sealed.iter().any(|(generation, _)| *generation >= from)
     }
 
     fn seal(&mut self) {
@@ -285,19 +304,51 @@ impl Dedup {
         }
         sealed.firsts = sorted.chunks(KEYS_CHUNK).filter_map(|part| part.first()).map(|(key, _)| first_bytes(key)).collect();
         self.sealed.insert(self.open, sealed);
-        self.newly_sealed.push((self.open, sorted));
+        self.newly_sealed.push((self.open, Arc::new(sorted)));
         self.index.clear();
         self.logged = 0;
         self.open += 1;
         self.newest = Timestamp::default();
     }
 
-    /// Give `put` what has to be written so that [`Dedup::load`] finds everything: the table, the row's key, the row (`None`:
-    /// remove it).
-    pub fn changes(
-        &self,
-        mut put: impl FnMut(Table, u64, Option<&[u8]>) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    /// Take what has to be written so that [`Dedup::load`] finds everything. One at a time: [`Dedup::written`] or [`Dedup::not_written`]
+    /// ends it.
+    pub fn unwritten(&mut self) -> Unwritten {
+        let row = |generation| self.sealed.get(generation).map(Sealed::encode).unwrap_or_default();
+        let chunk = self.logged / LOG_CHUNK;
+        Unwritten {
+            capacity: self.capacity,
+            dropped: std::mem::take(&mut self.dropped),
+            sealed: self
+                .newly_sealed
+                .iter()
+                .map(|(generation, entries)| (*generation, row(generation), Arc::clone(entries)))
+                .collect(),
+            open: self.open,
+            logged: self.log.len(),
+            chunk,
+            tail: self.log.get(chunk * LOG_CHUNK..).unwrap_or_default().to_vec(),
+        }
+    }
+
+    /// It is in the file.
+    pub fn written(&mut self, unwritten: &Unwritten) {
+        self.newly_sealed.retain(|(generation, _)| *generation >= unwritten.open);
+        if self.open == unwritten.open {
+            self.logged = unwritten.logged;
+        }
+    }
+
+    /// It could not be written.
+    pub fn not_written(&mut self, mut unwritten: Unwritten) {
+        unwritten.dropped.append(&mut self.dropped);
+        self.dropped = unwritten.dropped;
+    }
+}
+
+impl Unwritten {
+    /// Give `put` the table, the row's key, the row (`None`: remove it).
+    pub fn rows(&self, mut put: impl FnMut(Table, u64, Option<&[u8]>) -> Result<(), StoreError>) -> Result<(), StoreError> {
         let log_rows = |generation| (0..self.capacity.div_ceil(LOG_CHUNK)).map(move |chunk| row_key(generation, chunk));
         for Dropped { generation, chunks, logged } in &self.dropped {
             if *logged {
@@ -306,21 +357,12 @@ impl Dedup {
             put(Table::Generations, *generation, None)?;
             (0..*chunks).try_for_each(|chunk| put(Table::Keys, row_key(*generation, chunk), None))?;
         }
-        for (generation, entries) in &self.newly_sealed {
+        for (generation, row, entries) in &self.sealed {
             log_rows(*generation).try_for_each(|key| put(Table::Log, key, None))?;
-            if let Some(sealed) = self.sealed.get(generation) {
-                put(Table::Generations, *generation, Some(&sealed.encode()))?;
-            }
+            put(Table::Generations, *generation, Some(row))?;
             put_rows(*generation, entries, KEYS_CHUNK, 0, |key, row| put(Table::Keys, key, row))?;
         }
-        put_rows(self.open, &self.log, LOG_CHUNK, self.logged / LOG_CHUNK, |key, row| put(Table::Log, key, row))
-    }
-
-    /// The changes are on disk.
-    pub fn written(&mut self) {
-        self.newly_sealed.clear();
-        self.dropped.clear();
-        self.logged = self.log.len();
+        put_rows(self.open, &self.tail, LOG_CHUNK, self.chunk, |key, row| put(Table::Log, key, row))
     }
 }
 
@@ -391,8 +433,9 @@ mod tests {
                 };
                 Ok(())
             };
-            dedup.changes(put).expect("a map takes everything");
-            dedup.written();
+            let unwritten = dedup.unwritten();
+            unwritten.rows(put).expect("a map takes everything");
+            dedup.written(&unwritten);
         }
 
         #[expect(clippy::unnecessary_wraps, reason = "the shape that `find` wants")]

@@ -3,7 +3,8 @@
 //! A thread that hangs on a disk that does not answer looks from outside like one that has nothing to do. So the journal's and
 //! the fold's threads each have a [`Heart`], which beats when a piece of work is done: a command taken from the queue, a record
 //! folded, a read, write or sync of a file that has come back. An idle thread beats when it is poked. A heart that stands still
-//! although its thread was poked belongs to a thread that hangs; nobody else can make it beat, because it is the thread's own.
+//! although its thread was poked belongs to a thread that hangs; nobody else can make it beat, because it is the thread's own. The one
+//! exception: while a checkpoint is being written, its thread has the fold's heart, because the fold may wait for it.
 
 use std::cell::RefCell;
 use std::sync::Arc;

@@ -64,7 +64,6 @@ async fn pages_of_any_size_give_every_row_once() {
     {
         let mut state = world.state.write().expect("not poisoned");
         state.checkpoint().expect("writes");
-        state.checkpointed().expect("reopens");
     }
     world.say("shop", "main", "A-2", count("1"), 7);
     world.say("shop", "main", "A", count("1"), 8);

@@ -1,5 +1,5 @@
 //! The fold: a thread of its own that takes committed journal records in order, folds them into the state, and makes the
-//! state durable at checkpoints.
+//! state durable at checkpoints, which are written while it goes on.
 //!
 //! Batches arrive from the journal's writer while the fold keeps up; when it does not, they are dropped on the floor and the
 //! fold reads the journal instead. Either way it folds every record once, in order. What it does to the state is decided by
@@ -8,6 +8,7 @@
 mod facts;
 mod rules;
 mod step;
+mod writing;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 pub use step::{Folder, Tally};
+use writing::Writing;
 
 use crate::limits::{CHECKPOINT_RECORDS, FOLD_QUEUE_BATCHES, FOLD_QUEUE_BYTES, FOLD_STEP_RECORDS, JOURNAL_BATCH_BYTES};
 use crate::store::StoreError;
@@ -180,6 +182,8 @@ impl Fold {
                     stuck: Arc::clone(&handle.stuck),
                     stop_by: Arc::clone(&handle.stop_by),
                     torn: false,
+                    heart: handle.heart.clone(),
+                    writing: None,
                 };
                 worker.run(&queue)
             };
@@ -217,7 +221,6 @@ pub fn refold(journal: &Journal, state: &mut State, to: Seq) -> Result<Seq, Stor
         tally = Tally::default();
         if !folded || state.unwritten_records() >= CHECKPOINT_RECORDS || state.wants_checkpoint() {
             state.checkpoint()?;
-            state.checkpointed()?;
         }
         if !folded {
             return Ok(state.meta.cursor);
@@ -241,10 +244,15 @@ struct Worker {
     stop_by: Arc<OnceLock<Instant>>,
     /// A record is folded in part: the memory is not the fold of anything.
     torn: bool,
+    heart: Heart,
+    /// The checkpoint that is being written.
+    writing: Option<Writing>,
 }
 
 /// How long to wait before a state that could not be written or read is tried again.
 const STUCK_PAUSE: Duration = Duration::from_secs(1);
+/// Between two looks of an idle fold at a checkpoint that is being written.
+const WRITING_PAUSE: Duration = Duration::from_millis(20);
 
 impl Worker {
     fn run(mut self, queue: &Receiver<Message>) -> Result<(), StoreError> {
@@ -252,6 +260,7 @@ impl Worker {
         loop {
             let period = if self.is_stuck() { STUCK_PAUSE } else { self.period };
             let wait = period.saturating_sub(self.last_checkpoint.elapsed()).max(Duration::from_millis(1));
+            let wait = if self.writing.is_some() { wait.min(WRITING_PAUSE) } else { wait };
             match queue.recv_timeout(wait) {
                 Ok(Message::Batch(batch)) => {
                     // while stuck it stays in the journal
@@ -360,6 +369,7 @@ impl Worker {
     fn begin_again(&mut self) -> Result<(), StoreError> {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.reload()?;
+        self.durable.store(state.meta.cursor, Ordering::Release);
         match Folder::new(&mut state, self.items.clone()) {
             Ok(folder) => self.folder = folder,
             Err(error) => {
@@ -425,6 +435,7 @@ impl Worker {
         }
         let mut tally = Tally::default();
         let mut counted = false;
+        let mut unreadable = None;
         {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
             let before = state.meta.cursor;
@@ -446,20 +457,26 @@ impl Worker {
                 }
                 match self.folder.fold(&mut state, *seq, bytes, &mut tally) {
                     Ok(()) => heart::beat(),
-                    // part of the record may have acted already, and it must not act twice: back to the last checkpoint
                     Err(error) if error.is_disk() => {
-                        tracing::error!(%error, "the state cannot be read: levels stand still until it can");
-                        state.discard();
-                        // what is folded again is not counted again; of this step nothing has been
-                        self.counted_from = self.counted_from.max(before);
-                        self.torn = true;
-                        self.last_checkpoint = time::instant();
-                        self.stuck.store(true, Ordering::Release);
-                        return Ok(());
+                        unreadable = Some((error, before));
+                        break;
                     }
                     Err(error) => return Err(error),
                 }
             }
+        }
+        if let Some((error, before)) = unreadable {
+            // part of the record may have acted already, and it must not act twice: back to the last checkpoint
+            tracing::error!(%error, "the state cannot be read: levels stand still until it can");
+            // whatever comes of it: the file must have no other user when it is opened again
+            drop(self.finished());
+            self.state.write().unwrap_or_else(PoisonError::into_inner).discard();
+            // what is folded again is not counted again; of this step nothing has been
+            self.counted_from = self.counted_from.max(before);
+            self.torn = true;
+            self.last_checkpoint = time::instant();
+            self.stuck.store(true, Ordering::Release);
+            return Ok(());
         }
         if counted {
             report(&tally, &self.state.read().unwrap_or_else(PoisonError::into_inner).meta.sources);
@@ -468,53 +485,6 @@ impl Worker {
             self.progress.send_replace(*last);
         }
         Ok(())
-    }
-
-    fn checkpoint_when_due(&mut self) -> Result<(), StoreError> {
-        if self.is_stuck() {
-            return Ok(());
-        }
-        let (unwritten, wanted) = {
-            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-            (state.unwritten_records(), state.wants_checkpoint())
-        };
-        let due = self.last_checkpoint.elapsed() >= self.period;
-        if wanted || unwritten >= CHECKPOINT_RECORDS || (due && unwritten > 0) {
-            return self.checkpoint();
-        }
-        if due {
-            self.last_checkpoint = time::instant();
-        }
-        Ok(())
-    }
-
-    /// Make the state durable. A disk that does not take it now is no reason to end: nothing is folded until it does, and the
-    /// journal keeps what comes.
-    fn checkpoint(&mut self) -> Result<(), StoreError> {
-        if self.is_stuck() {
-            return Ok(());
-        }
-        let began = time::instant();
-        let written = {
-            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-            state.checkpoint().map(|()| state.meta.cursor)
-        };
-        crate::metrics::checkpoint(began.elapsed(), written.is_ok());
-        self.last_checkpoint = time::instant();
-        match written {
-            Ok(cursor) => {
-                self.state.write().unwrap_or_else(PoisonError::into_inner).checkpointed()?;
-                self.durable.store(cursor, Ordering::Release);
-                Ok(())
-            }
-            Err(error) if error.is_disk() => {
-                tracing::error!(%error, "the state cannot be written: levels stand still until it can");
-                self.want_room(&error);
-                self.stuck.store(true, Ordering::Release);
-                Ok(())
-            }
-            Err(error) => Err(error),
-        }
     }
 }
 
@@ -553,6 +523,8 @@ fn report(tally: &Tally, sources: &Names) {
 mod disk_tests;
 #[cfg(test)]
 mod items_tests;
+#[cfg(test)]
+mod layers_tests;
 #[cfg(test)]
 mod stop_tests;
 #[cfg(test)]

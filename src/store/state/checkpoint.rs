@@ -4,14 +4,9 @@ use std::sync::Arc;
 
 use redb::ReadableDatabase;
 
-use super::{
-    AUDIT, ByBytes, DEAD, DEDUP_GENERATIONS, DEDUP_KEYS, DEDUP_LOG, Files, IGNORED, ITEMS, LOCATIONS, Learnt, META,
-    POSITIONS, SOURCES, State, StoreError, TABLES_BY_BYTES, TABLES_BY_NUMBER, TASKS, TOTALS, View, encode_learnt, files,
-};
-use crate::limits::{CHECKPOINT_BYTES, POSITIONS_CACHED};
-use crate::store::dedup;
+use super::{Files, META, State, StoreError, TABLES_BY_BYTES, TABLES_BY_NUMBER, View, files};
+use crate::limits::CHECKPOINT_BYTES;
 use crate::store::disk;
-use crate::store::rows::{encode_dead, encode_source, encode_task, encode_totals, source_key};
 use crate::types::Seq;
 
 /// Where two states first differ.
@@ -36,108 +31,19 @@ impl State {
     /// A checkpoint should not wait for its time.
     pub fn wants_checkpoint(&self) -> bool {
         let rows = self.positions.memory() + self.audit.memory() + self.ignored.memory();
-        self.dedup.wants_checkpoint()
+        self.dedup.wants_checkpoint(self.frozen.as_ref().map(|frozen| &frozen.dedup))
             || rows + self.unwritten_letters >= CHECKPOINT_BYTES
             || self.item_parts.want_checkpoint()
-    }
-
-    /// Write everything that changed, with the cursor, in one durable transaction. Readers may go on meanwhile; the fold must
-    /// not, and calls [`State::checkpointed`] next.
-    pub fn checkpoint(&self) -> Result<(), StoreError> {
-        let mut write = files(self.files.as_ref())?.database.begin_write()?;
-        write.set_two_phase_commit(true);
-        write.set_quick_repair(true);
-        {
-            let mut table = write.open_table(POSITIONS)?;
-            for (key, row) in self.positions.dirty() {
-                table.insert(key, row)?;
-            }
-            let mut table = write.open_table(AUDIT)?;
-            for (first, block) in self.audit.changed() {
-                table.insert(first, block)?;
-            }
-            let mut table = write.open_table(IGNORED)?;
-            for (first, block) in self.ignored.changed() {
-                table.insert(first, block)?;
-            }
-            let mut table = write.open_table(DEAD)?;
-            for (id, letter) in &self.dead {
-                match letter {
-                    Some(letter) => drop(table.insert(id, encode_dead(letter).as_slice())?),
-                    None => drop(table.remove(id)?),
-                }
-            }
-            let mut table = write.open_table(TASKS)?;
-            for key in &self.tasks_changed {
-                let row_key = source_key(key.0, &key.1);
-                match self.tasks.get(key) {
-                    Some(task) => drop(table.insert(row_key.as_slice(), encode_task(task).as_slice())?),
-                    None => drop(table.remove(row_key.as_slice())?),
-                }
-            }
-            put_learnt(&write, ITEMS, &self.items)?;
-            put_learnt(&write, LOCATIONS, &self.locations)?;
-            self.item_parts.write(&write)?;
-            let mut table = write.open_table(SOURCES)?;
-            for (number, row) in (0_u64..).zip(&self.source_rows) {
-                table.insert(number, encode_source(row).as_slice())?;
-            }
-            let mut table = write.open_table(TOTALS)?;
-            for (number, row) in (0_u64..).zip(&self.totals) {
-                table.insert(number, encode_totals(row).as_slice())?;
-            }
-            let (mut log, mut keys) = (write.open_table(DEDUP_LOG)?, write.open_table(DEDUP_KEYS)?);
-            let mut generations = write.open_table(DEDUP_GENERATIONS)?;
-            self.dedup.changes(|table, key, row| {
-                let table = match table {
-                    dedup::Table::Log => &mut log,
-                    dedup::Table::Keys => &mut keys,
-                    dedup::Table::Generations => &mut generations,
-                };
-                match row {
-                    Some(row) => drop(table.insert(key, row)?),
-                    None => drop(table.remove(key)?),
-                }
-                Ok(())
-            })?;
-            write.open_table(META)?.insert("state", self.meta.encode(self.dedup.newest()).as_slice())?;
-        }
-        write.commit()?;
-        Ok(())
-    }
-
-    /// The checkpoint is on disk: forget what was only in memory because it was not.
-    pub fn checkpointed(&mut self) -> Result<(), StoreError> {
-        if let Some(files) = &mut self.files {
-            files.view = View::open(&files.database)?;
-        }
-        self.positions.written(POSITIONS_CACHED);
-        for learnt in [&mut self.items, &mut self.locations] {
-            if learnt.len() > POSITIONS_CACHED {
-                learnt.clear();
-            }
-            for (_, dirty) in learnt.values_mut() {
-                *dirty = false;
-            }
-        }
-        self.audit.in_file();
-        self.ignored.in_file();
-        self.dead.clear();
-        self.tasks_changed.clear();
-        self.item_parts.written();
-        self.dedup.written();
-        self.records_since_checkpoint = 0;
-        self.unwritten_letters = 0;
-        self.changed = false;
-        Ok(())
     }
 
     /// After a failed checkpoint: close the file and open it anew. What was not written is still in memory, and the next
     /// checkpoint writes all of it; whether the failed one reached the disk makes no difference to that.
     pub fn reopen(&mut self) -> Result<(), StoreError> {
+        self.not_written();
         self.files = None;
+        self.frozen = None;
         self.disk.forget(&self.path);
-        let database = crate::store::open(&*self.disk, &self.path, self.cache)?;
+        let database = Arc::new(crate::store::open(&*self.disk, &self.path, self.cache)?);
         let view = View::open(&database)?;
         self.files = Some(Files { database, view });
         let on_disk = self.durable_cursor()?;
@@ -152,6 +58,7 @@ impl State {
     /// read until [`State::reload`] has succeeded.
     pub fn discard(&mut self) {
         self.files = None;
+        self.frozen = None;
         self.positions = super::Hot::default();
     }
 
@@ -287,17 +194,4 @@ fn ring_digest(bytes: &[u8]) -> [u8; 32] {
 
 fn hex(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(bytes)
-}
-
-fn put_learnt(write: &redb::WriteTransaction, table: ByBytes, learnt: &Learnt) -> Result<(), StoreError> {
-    let mut dirty: Vec<_> = learnt
-        .iter()
-        .filter_map(|((source, name), (known, dirty))| Some((source_key(*source, name), known.as_ref().filter(|_| *dirty)?)))
-        .collect();
-    dirty.sort_unstable();
-    let mut table = write.open_table(table)?;
-    for (key, known) in dirty {
-        table.insert(key.as_slice(), encode_learnt(known).as_slice())?;
-    }
-    Ok(())
 }

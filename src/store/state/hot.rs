@@ -30,7 +30,7 @@ struct Slot {
 }
 
 /// Rows by key.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Hot {
     slots: HashTable<Slot>,
     chunks: Chunks,
@@ -39,7 +39,7 @@ pub(super) struct Hot {
     hasher: RandomState,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Chunks {
     list: Vec<Vec<u8>>,
     bytes: usize,
@@ -81,11 +81,6 @@ impl Chunks {
             room: row,
             dirty: true,
         }
-    }
-
-    fn clear(&mut self) {
-        self.list.clear();
-        self.bytes = 0;
     }
 }
 
@@ -144,11 +139,9 @@ impl Hot {
     }
 
     /// Everything is in the file now: keep what fits, forget the rest.
-    pub(super) fn written(&mut self, rows_kept: usize) {
+    fn written(&mut self, rows_kept: usize) {
         if self.slots.len() > rows_kept {
-            self.slots.clear();
-            self.chunks.clear();
-            self.waste = 0;
+            *self = Self::default();
             return;
         }
         let compact = self.waste > self.chunks.bytes / 2;
@@ -163,6 +156,27 @@ impl Hot {
             (self.chunks, self.waste) = (chunks, 0);
         }
     }
+
+    /// What stood here before is in the file now, and this came after it: keep of both what fits.
+    pub(super) fn go_on_from(&mut self, mut before: Self, rows_kept: usize) {
+        before.written(rows_kept);
+        if !before.slots.is_empty() {
+            before.put_all(self);
+            *self = before;
+        }
+    }
+
+    /// What stood here before could not be written: it is still to be.
+    pub(super) fn go_back_to(&mut self, mut before: Self) {
+        before.put_all(self);
+        *self = before;
+    }
+
+    fn put_all(&mut self, newer: &Self) {
+        for slot in &newer.slots {
+            self.put(newer.chunks.key(slot), newer.chunks.row(slot));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -174,24 +188,38 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// It is a map, whatever is put, moved, written and forgotten.
+        /// It is a map, whatever is put, moved, written or not, and forgotten.
         #[test]
         fn it_says_what_a_map_says(
             puts in proptest::collection::vec((0_u8..40, 0_usize..60, any::<u8>(), 0_u8..20), 1..300),
             kept in 0_usize..40,
         ) {
             let (mut hot, mut map, mut dirty) = (Hot::default(), BTreeMap::new(), BTreeMap::new());
+            let mut frozen = None;
             for (key, length, fill, write) in puts {
                 let (key, row) = (vec![key / 10, key], vec![fill; length]);
                 hot.put(&key, &row);
                 map.insert(key.clone(), row.clone());
                 dirty.insert(key, row);
-                if write == 0 {
-                    if map.len() > kept {
-                        map.clear();
+                match (write, frozen.take()) {
+                    (0, None) => {
+                        frozen = Some((std::mem::take(&mut hot), std::mem::take(&mut map), std::mem::take(&mut dirty)));
                     }
-                    dirty.clear();
-                    hot.written(kept);
+                    (0, Some((before, mut before_map, _))) => {
+                        if before_map.len() > kept {
+                            before_map.clear();
+                        }
+                        before_map.append(&mut map);
+                        map = before_map;
+                        hot.go_on_from(before, kept);
+                    }
+                    (1, Some((before, mut before_map, mut before_dirty))) => {
+                        before_map.append(&mut map);
+                        before_dirty.append(&mut dirty);
+                        (map, dirty) = (before_map, before_dirty);
+                        hot.go_back_to(before);
+                    }
+                    (_, still) => frozen = still,
                 }
             }
             prop_assert_eq!(hot.slots.len(), map.len());

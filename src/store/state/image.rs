@@ -224,11 +224,9 @@ impl Builder {
         write.set_quick_repair(true);
         for (log, definition) in [(&mut self.audit, AUDIT), (&mut self.ignored, IGNORED)] {
             let mut table = write.open_table(definition)?;
-            for (first, block) in log.changed() {
+            for (first, block) in log.take().changed() {
                 table.insert(first, block)?;
             }
-            drop(table);
-            log.in_file();
         }
         for row in self.held.drain(..) {
             let bytes = TABLES_BY_BYTES.iter().find(|t| t.name() == row.table);

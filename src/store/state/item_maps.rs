@@ -14,7 +14,7 @@ use crate::types::{ItemMap, ItemMapBuilder, ItemMapDigest, ItemMapRef, ItemsPart
 pub(super) type PartKey = (ItemMapDigest, u32);
 
 /// Parts that are not written yet; `None`: to be removed.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct UnwrittenParts {
     parts: BTreeMap<PartKey, Option<Box<str>>>,
     bytes: usize,
@@ -52,8 +52,12 @@ impl UnwrittenParts {
         Ok(())
     }
 
-    pub(super) fn written(&mut self) {
-        *self = Self::default();
+    /// What was taken could not be written, and this came after it.
+    pub(super) fn put_back(&mut self, taken: Self) {
+        let newer = std::mem::replace(self, taken);
+        for (key, lines) in &newer.parts {
+            self.put(*key, lines.as_deref());
+        }
     }
 }
 
@@ -67,7 +71,8 @@ impl State {
     fn each_part(&self, name: &ItemMapRef, mut visit: impl FnMut(&str)) -> Result<bool, StoreError> {
         for part in 0..name.parts {
             let key = (name.sha256, part);
-            match self.item_parts.parts.get(&key) {
+            let frozen = self.frozen.as_ref().map(|frozen| &frozen.item_parts.parts);
+            match self.item_parts.parts.get(&key).or_else(|| frozen?.get(&key)) {
                 Some(Some(lines)) => visit(lines),
                 Some(None) => return Ok(false),
                 None => match view(self.files.as_ref())?.item_maps.get(row_key(key).as_slice())? {
@@ -102,7 +107,8 @@ impl State {
 
     /// Remove every mapping but these.
     pub fn keep_item_maps(&mut self, names: &BTreeSet<ItemMapDigest>) -> Result<(), StoreError> {
-        let mut gone: BTreeSet<PartKey> = self.item_parts.parts.keys().copied().collect();
+        let frozen = self.frozen.iter().flat_map(|frozen| frozen.item_parts.parts.keys());
+        let mut gone: BTreeSet<PartKey> = self.item_parts.parts.keys().chain(frozen).copied().collect();
         gone.retain(|(map, _)| !names.contains(map));
         let mut from = Vec::new();
         loop {

@@ -13,14 +13,14 @@ use crate::store::codec::{Writer, count_bytes, numbered_rows};
 const BLOCK_BYTES: usize = 4096 - 16;
 
 /// A block and the number of its first row.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Block {
     first: u64,
     bytes: Vec<u8>,
 }
 
 /// Rows that were appended since the last checkpoint, and the block that they began in.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Log {
     blocks: Vec<Block>,
     /// Bytes that are not in the file yet.
@@ -66,13 +66,23 @@ impl Log {
         self.blocks.iter().filter(move |_| any).map(|block| (block.first, block.bytes.as_slice()))
     }
 
-    /// They are in the file. The last block stays, for the next ones.
-    pub(super) fn in_file(&mut self) {
-        if let Some(last) = self.blocks.pop() {
-            self.blocks.clear();
-            self.blocks.push(last);
-        }
-        self.unwritten = 0;
+    /// Take everything for a checkpoint. The last block stays as well, for the next rows.
+    pub(super) fn take(&mut self) -> Self {
+        let last = self.blocks.last().map(|block| {
+            let mut bytes = Vec::with_capacity(block.bytes.len().max(BLOCK_BYTES));
+            bytes.extend_from_slice(&block.bytes);
+            Block { first: block.first, bytes }
+        });
+        std::mem::replace(self, Self { blocks: last.into_iter().collect(), unwritten: 0 })
+    }
+
+    /// What was taken could not be written.
+    pub(super) fn put_back(&mut self, mut taken: Self) {
+        // its last block is the first one here, which has grown since
+        taken.blocks.pop();
+        taken.blocks.append(&mut self.blocks);
+        self.blocks = taken.blocks;
+        self.unwritten += taken.unwritten;
     }
 }
 
@@ -111,20 +121,30 @@ mod tests {
         ) {
             let (mut often, mut once) = (BTreeMap::new(), BTreeMap::new());
             let (mut a, mut b) = (Log::default(), Log::default());
-            let mut numbered = BTreeMap::new();
+            let (mut numbered, mut taken) = (BTreeMap::new(), None::<Log>);
             for (number, (length, fill, write)) in (1..).zip(rows) {
                 let row = vec![fill; length];
                 a.push(number, &row);
                 b.push(number, &row);
                 numbered.insert(number, row);
-                if write == 0 {
-                    often.extend(a.changed().map(|(first, block)| (first, block.to_vec())));
-                    a.in_file();
-                    prop_assert_eq!(a.changed().count(), 0);
-                } else if write == 1 {
-                    often.extend(a.changed().map(|(first, block)| (first, block.to_vec())));
-                    a = Log::after(often.last_key_value().map(|(first, block)| (*first, block.as_slice())));
+                let mut write_down = |log: &Log| often.extend(log.changed().map(|(first, block)| (first, block.to_vec())));
+                match (write, taken.take()) {
+                    (0, None) => {
+                        taken = Some(a.take());
+                        prop_assert_eq!(a.changed().count(), 0);
+                    }
+                    (0, Some(written)) => write_down(&written),
+                    (2, Some(not_written)) => a.put_back(not_written),
+                    (1, unwritten) => {
+                        unwritten.iter().for_each(&mut write_down);
+                        write_down(&a);
+                        a = Log::after(often.last_key_value().map(|(first, block)| (*first, block.as_slice())));
+                    }
+                    (_, still) => taken = still,
                 }
+            }
+            if let Some(written) = taken {
+                often.extend(written.changed().map(|(first, block)| (first, block.to_vec())));
             }
             for (number, row) in &numbered {
                 let found = read(&often, &a, *number);

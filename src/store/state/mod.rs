@@ -10,6 +10,7 @@
 
 mod checkpoint;
 mod file;
+mod frozen;
 mod hot;
 mod image;
 mod item_maps;
@@ -24,6 +25,8 @@ use std::sync::{Arc, RwLock};
 use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
 
 pub use checkpoint::Difference;
+use frozen::Frozen;
+pub use frozen::Unwritten;
 use hot::Hot;
 pub use image::{Builder, Image};
 use item_maps::UnwrittenParts;
@@ -163,7 +166,7 @@ impl View {
 
 /// The open file, and what it holds.
 struct Files {
-    database: Database,
+    database: Arc<Database>,
     view: View,
 }
 
@@ -210,6 +213,8 @@ pub struct State {
     cache: usize,
     /// `None` after a failed write, until [`State::reopen`] succeeds.
     files: Option<Files>,
+    /// What a checkpoint is writing.
+    frozen: Option<Arc<Frozen>>,
     /// Numbers and names.
     pub meta: Meta,
     /// Delivery keys.
@@ -282,7 +287,8 @@ impl State {
             disk,
             path,
             cache,
-            files: Some(Files { view: View::open(&database)?, database }),
+            files: Some(Files { view: View::open(&database)?, database: Arc::new(database) }),
+            frozen: None,
             meta,
             dedup,
             positions: Hot::default(),
@@ -384,7 +390,7 @@ impl State {
     /// A position.
     pub fn position(&self, key: &PositionKey) -> Result<Option<Position>, StoreError> {
         let key = key.encode();
-        if let Some(row) = self.positions.get(&key) {
+        if let Some(row) = self.positions.get(&key).or_else(|| self.frozen.as_ref()?.positions.get(&key)) {
             return decode_position(row).map(Some);
         }
         match view(self.files.as_ref())?.positions.get(key.as_slice())? {

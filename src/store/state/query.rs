@@ -68,11 +68,14 @@ impl State {
         let fits = |key: &PositionKey| warehouse.is_none_or(|w| key.warehouse == w) && after.is_none_or(|a| key > a);
         let mut found = BTreeMap::new();
         let (start, prefix) = (start.encode(), warehouse.map(u16::to_be_bytes));
-        // one more than wanted: the first may be `after` itself
-        for (key, row) in self.positions.range(&start, prefix.as_ref().map_or(&[], |p| &p[..]), rows.saturating_add(1)) {
-            let key = PositionKey::decode(key)?;
-            if fits(&key) {
-                found.insert(key, decode_position(row)?);
+        // the newest layer last
+        for layer in self.frozen.iter().map(|frozen| &frozen.positions).chain([&self.positions]) {
+            // one more than wanted: the first may be `after` itself
+            for (key, row) in layer.range(&start, prefix.as_ref().map_or(&[], |p| &p[..]), rows.saturating_add(1)) {
+                let key = PositionKey::decode(key)?;
+                if fits(&key) {
+                    found.insert(key, decode_position(row)?);
+                }
             }
         }
         let mut from_file = 0;
@@ -95,8 +98,10 @@ impl State {
     /// One audit entry, and the first bytes of its link.
     pub fn audit_entry(&self, ledger: u64) -> Result<Option<(Entry, LinkMark)>, StoreError> {
         let decode = |row: &[u8]| decode_audit(row, ledger, &self.meta.warehouses, &self.meta.sources).map(Some);
-        if let Some(row) = self.audit.get(ledger)? {
-            return decode(row);
+        for log in std::iter::once(&self.audit).chain(self.frozen.iter().map(|frozen| &frozen.audit)) {
+            if let Some(row) = log.get(ledger)? {
+                return decode(row);
+            }
         }
         match logged(&view(self.files.as_ref())?.audit, ledger)? {
             Some(row) => decode(&row),
@@ -105,8 +110,10 @@ impl State {
     }
 
     fn ignored_row(&self, number: u64) -> Result<Option<IgnoredRow>, StoreError> {
-        if let Some(row) = self.ignored.get(number)? {
-            return decode_ignored(row).map(Some);
+        for log in std::iter::once(&self.ignored).chain(self.frozen.iter().map(|frozen| &frozen.ignored)) {
+            if let Some(row) = log.get(number)? {
+                return decode_ignored(row).map(Some);
+            }
         }
         logged(&view(self.files.as_ref())?.ignored, number)?.map(|row| decode_ignored(&row)).transpose()
     }
@@ -134,7 +141,9 @@ impl State {
     /// Dead letters in order of their ids, from `after` (exclusive) on.
     pub fn dead_letters(&self, after: u64, cause: Option<Cause>, rows: usize) -> Result<Vec<(u64, DeadLetter)>, StoreError> {
         let mut found = BTreeMap::new();
-        for (id, letter) in self.dead.range(after + 1..) {
+        let frozen = self.frozen.iter().flat_map(|frozen| frozen.dead.range(after + 1..));
+        let frozen = frozen.filter(|(id, _)| !self.dead.contains_key(id));
+        for (id, letter) in self.dead.range(after + 1..).chain(frozen) {
             if let Some(letter) = letter
                 && cause.is_none_or(|c| letter.cause == c)
             {
@@ -146,7 +155,7 @@ impl State {
         for row in view(self.files.as_ref())?.dead.range(after + 1..)? {
             let (id, value) = row?;
             let letter = decode_dead(value.value())?;
-            if cause.is_none_or(|c| letter.cause == c) && !self.dead.contains_key(&id.value()) {
+            if cause.is_none_or(|c| letter.cause == c) && self.unwritten_letter(id.value()).is_none() {
                 found.insert(id.value(), letter);
                 from_file += 1;
                 if from_file > rows {
@@ -157,9 +166,14 @@ impl State {
         Ok(found.into_iter().take(rows).collect())
     }
 
+    /// What is in memory of a dead letter: `Some(None)` when it was taken away.
+    fn unwritten_letter(&self, id: u64) -> Option<&Option<DeadLetter>> {
+        self.dead.get(&id).or_else(|| self.frozen.as_ref()?.dead.get(&id))
+    }
+
     /// One dead letter.
     pub fn dead_letter(&self, id: u64) -> Result<Option<DeadLetter>, StoreError> {
-        match self.dead.get(&id) {
+        match self.unwritten_letter(id) {
             Some(letter) => Ok(letter.clone()),
             None => view(self.files.as_ref())?.dead.get(id)?.map(|row| decode_dead(row.value())).transpose(),
         }

@@ -13,7 +13,7 @@ use crate::store::disk::Disk;
 use crate::store::disk::lying::{Image, LyingDisk, Op, Platter};
 use crate::store::journal::{Appender, Journal, Pending, Retention};
 use crate::store::open_state_on;
-use crate::store::state::State;
+use crate::store::state::{State, Unwritten};
 use crate::time::Timestamp;
 use crate::types::{Delivery, DeliveryKey, HeaderList, ItemMaps, Record, RecordBody, Seq};
 
@@ -101,6 +101,8 @@ pub(super) struct Running {
     committed: Receiver<()>,
     go_on: SyncSender<()>,
     held: bool,
+    /// A checkpoint that has begun and is not written yet.
+    under_way: Option<Unwritten>,
 }
 
 impl Running {
@@ -118,7 +120,7 @@ impl Running {
             }
         };
         let (appender, thread) = journal.start_with(64, SEGMENT_BYTES, callback).expect("starts");
-        let mut running = Self { state, folder, journal, appender, thread, committed, go_on, held: false };
+        let mut running = Self { state, folder, journal, appender, thread, committed, go_on, held: false, under_way: None };
         running.fold();
         running
     }
@@ -147,8 +149,21 @@ impl Running {
     }
 
     pub(super) fn checkpoint(&mut self) {
+        self.finish_checkpoint();
         self.state.checkpoint().expect("writes");
-        self.state.checkpointed().expect("reads");
+    }
+
+    /// The journal and the fold go on until it is written.
+    fn begin_checkpoint(&mut self) {
+        self.finish_checkpoint();
+        self.under_way = Some(self.state.freeze().expect("is open"));
+    }
+
+    fn finish_checkpoint(&mut self) {
+        if let Some(unwritten) = self.under_way.take() {
+            unwritten.write().expect("writes");
+            self.state.written().expect("reads");
+        }
     }
 
     fn retain(&mut self, max_bytes: u64) {
@@ -164,8 +179,8 @@ impl Running {
 
     /// End the writer, then the rest.
     pub(super) fn close(self) {
-        let Self { state, journal, appender, thread, committed, go_on, .. } = self;
-        drop((appender, committed, go_on));
+        let Self { state, journal, appender, thread, committed, go_on, under_way, .. } = self;
+        drop((under_way, appender, committed, go_on));
         thread.join().expect("ends");
         journal.close();
         drop(state);
@@ -216,6 +231,11 @@ fn live(
                 running.close();
                 running = Running::open(&disk);
             }
+            11 | 12 => {
+                running.fold();
+                running.begin_checkpoint();
+            }
+            13 => running.finish_checkpoint(),
             _ => {}
         }
     }
@@ -305,14 +325,12 @@ impl Reference {
         let mut folder = Folder::new(&mut state, ItemMaps::default()).expect("a policy that can be read");
         if self.digests.is_empty() {
             state.checkpoint().expect("writes");
-            state.checkpointed().expect("reads");
             self.digests.push(state.digest().expect("reads"));
             self.images.push(lying.now());
         }
         for (seq, sent) in (1..).zip(records).skip(same) {
             folder.fold(&mut state, seq, &sent.bytes, &mut Tally::default()).expect("folds");
             state.checkpoint().expect("writes");
-            state.checkpointed().expect("reads");
             self.records.push(sent.bytes.clone());
             self.digests.push(state.digest().expect("reads"));
             self.images.push(lying.now());
