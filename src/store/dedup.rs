@@ -67,8 +67,8 @@ struct Sealed {
 pub struct Dedup {
     capacity: usize,
     open: u64,
-    /// The open generation in order of arrival, and where each key stands in it.
-    log: Vec<(Key, Known)>,
+    /// The open generation in order of arrival, in rows of its log, and where each key stands in it.
+    log: Vec<Entries>,
     index: HashTable<u32>,
     newest: Timestamp,
     /// Entries of the log that are on disk already.
@@ -88,11 +88,11 @@ pub struct Unwritten {
     dropped: Vec<Dropped>,
     /// Generations with their rows.
     sealed: Vec<(u64, Vec<u8>, Entries)>,
-    /// The generation that was open, how many entries it had, and those from this chunk on.
+    /// The generation that was open, how many entries it had, and the rows of its log from this one on.
     open: u64,
     logged: usize,
     chunk: usize,
-    tail: Vec<(Key, Known)>,
+    tail: Vec<Entries>,
 }
 
 /// A generation that aged out since the last checkpoint.
@@ -126,23 +126,27 @@ fn put_entry(out: &mut Vec<u8>, (key, known): &(Key, Known)) {
     out.extend(known.record.to_be_bytes());
 }
 
-/// Give `put` the rows of entries, `each` of them a row, numbered from `first` on.
-fn put_rows(
+/// Give `put` rows of entries, numbered from `first` on.
+fn put_rows<'a>(
     generation: u64,
-    list: &[(Key, Known)],
-    each: usize,
+    rows: impl Iterator<Item = &'a [(Key, Known)]>,
     first: usize,
     mut put: impl FnMut(u64, Option<&[u8]>) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    let mut row = Vec::with_capacity(each * ENTRY_BYTES);
-    for (chunk, part) in (first..).zip(list.chunks(each)) {
-        row.clear();
-        for entry in part {
-            put_entry(&mut row, entry);
+    let mut bytes = Vec::with_capacity(LOG_CHUNK.max(KEYS_CHUNK) * ENTRY_BYTES);
+    for (chunk, row) in (first..).zip(rows) {
+        bytes.clear();
+        for entry in row {
+            put_entry(&mut bytes, entry);
         }
-        put(row_key(generation, chunk), Some(&row))?;
+        put(row_key(generation, chunk), Some(&bytes))?;
     }
     Ok(())
+}
+
+/// An entry of the open generation.
+fn entry(log: &[Entries], index: u32) -> Option<&(Key, Known)> {
+    log.get(index as usize / LOG_CHUNK)?.get(index as usize % LOG_CHUNK)
 }
 
 fn entries(row: &[u8]) -> impl Iterator<Item = (Key, Known)> + '_ {
@@ -195,7 +199,7 @@ impl Dedup {
                 dedup.push(key, known);
             }
         }
-        dedup.logged = dedup.log.len();
+        dedup.logged = dedup.index.len();
         Ok(dedup)
     }
 
@@ -206,9 +210,8 @@ impl Dedup {
         fetch: impl Fn(u64) -> Result<Option<Vec<u8>>, StoreError>,
     ) -> Result<Option<Known>, StoreError> {
         let hash = short(key);
-        let at = |index: &u32| self.log.get(*index as usize);
-        if let Some(index) = self.index.find(hash, |index| at(index).is_some_and(|(known, _)| known == key)) {
-            return Ok(at(index).map(|(_, known)| *known));
+        if let Some(index) = self.index.find(hash, |index| entry(&self.log, *index).is_some_and(|(known, _)| known == key)) {
+            return Ok(entry(&self.log, *index).map(|(_, known)| *known));
         }
         for (generation, sealed) in self.sealed.iter().rev() {
             if !sealed.may_hold(hash) {
@@ -232,18 +235,24 @@ impl Dedup {
     pub fn insert(&mut self, key: Key, known: Known, at: Timestamp) {
         self.push(key, known);
         self.newest = self.newest.max(at);
-        if self.log.len() >= self.capacity {
+        if self.index.len() >= self.capacity {
             self.seal();
         }
     }
 
     fn push(&mut self, key: Key, known: Known) {
-        // most of what follows is one allocation, made when it is needed and not by doubling
-        self.log.reserve_exact(if self.log.is_empty() { self.capacity } else { 1 });
-        let index = u32::try_from(self.log.len()).expect("a generation is far smaller");
-        self.log.push((key, known));
+        let index = u32::try_from(self.index.len()).expect("a generation is far smaller");
+        match self.log.last_mut().filter(|row| row.len() < LOG_CHUNK) {
+            // a row that a checkpoint is writing is copied, once
+            Some(row) => Arc::make_mut(row).push((key, known)),
+            None => {
+                let mut row = Vec::with_capacity(LOG_CHUNK);
+                row.push((key, known));
+                self.log.push(Arc::new(row));
+            }
+        }
         let log = &self.log;
-        self.index.insert_unique(short(&key), index, |index| log.get(*index as usize).map_or(0, |(key, _)| short(key)));
+        self.index.insert_unique(short(&key), index, |index| entry(log, *index).map_or(0, |(key, _)| short(key)));
     }
 
     /// Forget generations whose newest key is older than the window, or that are too many.
@@ -264,7 +273,7 @@ impl Dedup {
 
     /// Keys remembered in all.
     pub fn len(&self) -> u64 {
-        self.log.len() as u64 + self.sealed.values().map(|s| s.count).sum::<u64>()
+        self.index.len() as u64 + self.sealed.values().map(|s| s.count).sum::<u64>()
     }
 
     /// No key is remembered.
@@ -277,14 +286,17 @@ impl Dedup {
         self.newest
     }
 
-    /// Enough was sealed since this was taken that a checkpoint should not wait.
-    pub fn wants_checkpoint(&self, under_way: Option<&Unwritten>) -> bool {
+    /// Bytes of entries that were sealed since this was taken: they are held until a checkpoint has written them.
+    pub fn sealed_bytes(&self, under_way: Option<&Unwritten>) -> usize {
         let from = under_way.map_or(0, |unwritten| unwritten.open);
-        self.newly_sealed.iter().any(|(generation, _)| *generation >= from)
+        let since = self.newly_sealed.iter().filter(|(generation, _)| *generation >= from);
+        since.map(|(_, entries)| entries.len() * ENTRY_BYTES).sum()
     }
 
     fn seal(&mut self) {
-        let mut sorted = std::mem::take(&mut self.log);
+        let mut sorted = Vec::with_capacity(self.index.len());
+        // row by row, so that they are not there twice
+        self.log.drain(..).for_each(|row| sorted.extend_from_slice(&row));
         sorted.sort_unstable_by_key(|(key, _)| *key);
         let mut hashes: Vec<u64> = sorted.iter().map(|(key, _)| short(key)).collect();
         hashes.sort_unstable();
@@ -325,9 +337,9 @@ impl Dedup {
                 .map(|(generation, entries)| (*generation, row(generation), Arc::clone(entries)))
                 .collect(),
             open: self.open,
-            logged: self.log.len(),
+            logged: self.index.len(),
             chunk,
-            tail: self.log.get(chunk * LOG_CHUNK..).unwrap_or_default().to_vec(),
+            tail: self.log.get(chunk..).unwrap_or_default().to_vec(),
         }
     }
 
@@ -360,9 +372,9 @@ impl Unwritten {
         for (generation, row, entries) in &self.sealed {
             log_rows(*generation).try_for_each(|key| put(Table::Log, key, None))?;
             put(Table::Generations, *generation, Some(row))?;
-            put_rows(*generation, entries, KEYS_CHUNK, 0, |key, row| put(Table::Keys, key, row))?;
+            put_rows(*generation, entries.chunks(KEYS_CHUNK), 0, |key, row| put(Table::Keys, key, row))?;
         }
-        put_rows(self.open, &self.tail, LOG_CHUNK, self.chunk, |key, row| put(Table::Log, key, row))
+        put_rows(self.open, self.tail.iter().map(|row| row.as_slice()), self.chunk, |key, row| put(Table::Log, key, row))
     }
 }
 

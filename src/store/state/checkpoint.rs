@@ -31,9 +31,8 @@ impl State {
     /// A checkpoint should not wait for its time.
     pub fn wants_checkpoint(&self) -> bool {
         let rows = self.positions.memory() + self.audit.memory() + self.ignored.memory();
-        self.dedup.wants_checkpoint(self.frozen.as_ref().map(|frozen| &frozen.dedup))
-            || rows + self.unwritten_letters >= CHECKPOINT_BYTES
-            || self.item_parts.want_checkpoint()
+        let sealed = self.dedup.sealed_bytes(self.frozen.as_ref().map(|frozen| &frozen.dedup));
+        rows + sealed + self.unwritten_letters >= CHECKPOINT_BYTES || self.item_parts.want_checkpoint()
     }
 
     /// After a failed checkpoint: close the file and open it anew. What was not written is still in memory, and the next
