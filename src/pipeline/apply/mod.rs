@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 pub use step::{Folder, Tally};
-use writing::Writing;
+use writing::Writer;
 
 use crate::limits::{CHECKPOINT_RECORDS, FOLD_QUEUE_BATCHES, FOLD_QUEUE_BYTES, FOLD_STEP_RECORDS, JOURNAL_BATCH_BYTES};
 use crate::store::StoreError;
@@ -163,6 +163,7 @@ impl Fold {
     /// Start the thread. `period`: a checkpoint at least this often while anything changes.
     pub fn start(self, state: SharedState, journal: Journal, period: Duration) -> std::io::Result<JoinHandle<()>> {
         let counted_from = journal.head();
+        let writer = Writer::start(self.handle.heart.clone())?;
         std::thread::Builder::new().name("fold".to_owned()).spawn(move || {
             let Self { handle, items, queue, progress } = self;
             let _living = handle.heart.live();
@@ -182,8 +183,7 @@ impl Fold {
                     stuck: Arc::clone(&handle.stuck),
                     stop_by: Arc::clone(&handle.stop_by),
                     torn: false,
-                    heart: handle.heart.clone(),
-                    writing: None,
+                    writer,
                 };
                 worker.run(&queue)
             };
@@ -244,9 +244,7 @@ struct Worker {
     stop_by: Arc<OnceLock<Instant>>,
     /// A record is folded in part: the memory is not the fold of anything.
     torn: bool,
-    heart: Heart,
-    /// The checkpoint that is being written.
-    writing: Option<Writing>,
+    writer: Writer,
 }
 
 /// How long to wait before a state that could not be written or read is tried again.
@@ -260,7 +258,7 @@ impl Worker {
         loop {
             let period = if self.is_stuck() { STUCK_PAUSE } else { self.period };
             let wait = period.saturating_sub(self.last_checkpoint.elapsed()).max(Duration::from_millis(1));
-            let wait = if self.writing.is_some() { wait.min(WRITING_PAUSE) } else { wait };
+            let wait = if self.writer.busy() { wait.min(WRITING_PAUSE) } else { wait };
             match queue.recv_timeout(wait) {
                 Ok(Message::Batch(batch)) => {
                     // while stuck it stays in the journal
@@ -469,7 +467,7 @@ impl Worker {
             // part of the record may have acted already, and it must not act twice: back to the last checkpoint
             tracing::error!(%error, "the state cannot be read: levels stand still until it can");
             // whatever comes of it: the file must have no other user when it is opened again
-            drop(self.finished());
+            self.abandon_checkpoint();
             self.state.write().unwrap_or_else(PoisonError::into_inner).discard();
             // what is folded again is not counted again; of this step nothing has been
             self.counted_from = self.counted_from.max(before);

@@ -1,26 +1,95 @@
 //! Checkpoints: when one begins, the thread that writes it, and what comes of it.
 
+use std::io;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::Worker;
 use crate::limits::CHECKPOINT_RECORDS;
 use crate::store::StoreError;
+use crate::store::heart::Heart;
+use crate::store::state::Unwritten;
 use crate::time;
 use crate::types::Seq;
 
-/// A checkpoint on its way into the file.
-pub(super) struct Writing {
-    thread: JoinHandle<(Result<(), StoreError>, Duration)>,
-    cursor: Seq,
+/// The thread that writes checkpoints, one at a time. It lives as long as the fold: what it allocates would be of little use to the next
+/// one.
+pub(super) struct Writer {
+    /// `None` when it has been told to end.
+    jobs: Option<SyncSender<Unwritten>>,
+    done: Receiver<Done>,
+    thread: Option<JoinHandle<()>>,
+    /// The cursor of the checkpoint that is being written.
+    writing: Option<Seq>,
+}
+
+/// What came of a checkpoint, and how long it took.
+type Done = (Result<(), StoreError>, Duration);
+
+impl Writer {
+    /// Start it. The fold may wait for it, so what it does is a sign of life of the fold.
+    pub(super) fn start(heart: Heart) -> io::Result<Self> {
+        let (jobs, queue) = sync_channel::<Unwritten>(1);
+        let (send, done) = sync_channel(1);
+        let run = move || {
+            let _living = heart.live();
+            for unwritten in queue {
+                let began = time::instant();
+                let written = unwritten.write();
+                if send.send((written, began.elapsed())).is_err() {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(run)?;
+        Ok(Self { jobs: Some(jobs), done, thread: Some(thread), writing: None })
+    }
+
+    /// A checkpoint is being written.
+    pub(super) fn busy(&self) -> bool {
+        self.writing.is_some()
+    }
+
+    fn begin(&mut self, unwritten: Unwritten, cursor: Seq) {
+        self.writing = Some(cursor);
+        if self.jobs.as_ref().is_none_or(|jobs| jobs.send(unwritten).is_err()) {
+            tracing::error!("the thread that writes checkpoints has ended");
+        }
+    }
+
+    /// What came of a checkpoint that has been written, if one has.
+    fn look(&mut self) -> Option<(Seq, Done)> {
+        let cursor = self.writing?;
+        let done = self.done.try_recv().ok()?;
+        self.writing = None;
+        Some((cursor, done))
+    }
+
+    /// Wait for the checkpoint that is being written, if there is one.
+    fn wait(&mut self) -> Option<(Seq, Done)> {
+        let cursor = self.writing.take()?;
+        let gone = |_| (Err(StoreError::Row("the thread that writes checkpoints has ended".to_owned())), Duration::ZERO);
+        Some((cursor, self.done.recv().unwrap_or_else(gone)))
+    }
+}
+
+/// The file must not be in use any more when the fold is gone.
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread that writes checkpoints has panicked");
+        }
+    }
 }
 
 impl Worker {
     pub(super) fn checkpoint_when_due(&mut self) -> Result<(), StoreError> {
-        if self.writing.as_ref().is_some_and(|writing| writing.thread.is_finished()) {
-            self.settle()?;
+        if let Some(done) = self.writer.look() {
+            self.settle(done)?;
         }
         if self.is_stuck() {
             return Ok(());
@@ -32,7 +101,7 @@ impl Worker {
         let due = self.last_checkpoint.elapsed() >= self.period;
         if wanted || unwritten >= CHECKPOINT_RECORDS || (due && unwritten > 0) {
             // one that is still being written is waited for: what is not in the file must not grow without end
-            self.settle()?;
+            self.wait()?;
             return self.begin_checkpoint();
         }
         if due {
@@ -43,12 +112,12 @@ impl Worker {
 
     /// Make the state durable, all of it, before anything else is done.
     pub(super) fn checkpoint(&mut self) -> Result<(), StoreError> {
-        self.settle()?;
+        self.wait()?;
         self.begin_checkpoint()?;
-        self.settle()
+        self.wait()
     }
 
-    /// Let what has changed be written, by a thread of its own.
+    /// Let what has changed be written.
     fn begin_checkpoint(&mut self) -> Result<(), StoreError> {
         if self.is_stuck() {
             return Ok(());
@@ -58,39 +127,26 @@ impl Worker {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
             (state.freeze()?, state.meta.cursor)
         };
-        let heart = self.heart.clone();
-        let write = move || {
-            // the fold may wait for it: what is done here is a sign of life of the fold
-            let _living = heart.live();
-            let began = time::instant();
-            let written = unwritten.write();
-            (written, began.elapsed())
-        };
-        let thread = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(write);
-        match thread {
-            Ok(thread) => self.writing = Some(Writing { thread, cursor }),
-            Err(error) => {
-                tracing::error!(%error, "no thread can be started to write the state: levels stand still until one can");
-                self.state.write().unwrap_or_else(PoisonError::into_inner).not_written();
-                self.stuck.store(true, Ordering::Release);
-            }
-        }
+        self.writer.begin(unwritten, cursor);
         Ok(())
     }
 
-    /// Wait for the checkpoint that is being written, if there is one: up to where it goes, and what came of it.
-    pub(super) fn finished(&mut self) -> Option<(Seq, Result<(), StoreError>)> {
-        let Writing { thread, cursor } = self.writing.take()?;
-        let panicked = |_| (Err(StoreError::Row("writing the state has panicked".to_owned())), Duration::ZERO);
-        let (written, took) = thread.join().unwrap_or_else(panicked);
-        crate::metrics::checkpoint(took, written.is_ok());
-        Some((cursor, written))
+    /// Wait for the checkpoint that is being written, if there is one.
+    fn wait(&mut self) -> Result<(), StoreError> {
+        self.writer.wait().map_or(Ok(()), |done| self.settle(done))
     }
 
-    /// Take in what came of the last checkpoint. A disk that does not take it now is no reason to end: nothing is folded until it does,
-    /// and the journal keeps what comes.
-    fn settle(&mut self) -> Result<(), StoreError> {
-        let Some((cursor, written)) = self.finished() else { return Ok(()) };
+    /// Let nobody use the file any more, whatever comes of a checkpoint that is being written.
+    pub(super) fn abandon_checkpoint(&mut self) {
+        if let Some((_, (written, took))) = self.writer.wait() {
+            crate::metrics::checkpoint(took, written.is_ok());
+        }
+    }
+
+    /// Take in what came of a checkpoint. A disk that does not take it now is no reason to end: nothing is folded until it does, and the
+    /// journal keeps what comes.
+    fn settle(&mut self, (cursor, (written, took)): (Seq, Done)) -> Result<(), StoreError> {
+        crate::metrics::checkpoint(took, written.is_ok());
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         match written {
             Ok(()) => {
@@ -109,12 +165,5 @@ impl Worker {
             }
             Err(error) => Err(error),
         }
-    }
-}
-
-/// The file must not be in use any more when the fold is gone.
-impl Drop for Worker {
-    fn drop(&mut self) {
-        drop(self.finished());
     }
 }

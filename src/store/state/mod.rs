@@ -2,7 +2,8 @@
 //!
 //! One thread folds (`pipeline::apply`); it alone changes the [`State`]. What it changes stays in memory until the next
 //! checkpoint writes all of it, together with the journal cursor, in one durable transaction: the file is always the fold of
-//! a prefix of the journal, and a crash costs only the folding since the last checkpoint. Readers share the state behind a
+//! a prefix of the journal, and a crash costs only the folding since the last checkpoint. The fold goes on while one is written
+//! (see [`State::freeze`]). Readers share the state behind a
 //! read-write lock: memory first, then the file.
 //!
 //! What is in memory always: totals, source rows, fetch tasks, the open dedup generation and the filters of the sealed ones.
