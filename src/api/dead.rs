@@ -15,7 +15,7 @@ use crate::limits::DEAD_BODY_SHOWN_MAX_BYTES;
 use crate::store::codec::decode_record;
 use crate::store::rows::{Cause, DeadLetter, ParkedFact, Remains};
 use crate::store::state::State;
-use crate::types::{Change, Decision, Delivery, DeliveryKey, Fact, Need, Place, Record, RecordBody, closest};
+use crate::types::{Change, Decision, Delivery, DeliveryKey, Fact, Need, Place, Record, RecordBody, closest, map_of};
 
 #[derive(Serialize)]
 struct Letter {
@@ -248,7 +248,7 @@ impl Decoded {
                 DeliveryKey::Content => None,
             },
             query: d.query.to_owned(),
-            headers: headers.collect(),
+            headers: map_of(headers),
             body: Body::of(d.body),
         }
     }

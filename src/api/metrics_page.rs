@@ -1,6 +1,5 @@
 //! `/metrics`: gauges that follow from the state are brought up to date, then everything is rendered.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,10 +15,10 @@ use super::{Call, Context, Shared, SourceInfo, health, process, status};
 use crate::metrics::{self, FlowCounters, HourFlow, SourceFigures, WarehouseFigures};
 use crate::stock::totals::Totals;
 use crate::store::journal::Lost;
-use crate::store::rows::{Cause, SourceRow};
+use crate::store::rows::Cause;
 use crate::store::state::State;
 use crate::time::{self, Timestamp};
-use crate::types::Seq;
+use crate::types::{Seq, map_of};
 
 /// The text format's content type, as Prometheus asks for it.
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -74,7 +73,7 @@ impl Figures {
         metrics::dedup_keys(state.deliveries_remembered());
         metrics::store_bytes("state", state.file_bytes());
         let tasks = tasks_by_source(state);
-        let known: BTreeMap<&str, SourceRow> = state.sources().collect();
+        let known = map_of(state.sources());
         let source = |info: &SourceInfo| {
             let number = state.find_source(&info.name);
             SourceFigures {

@@ -11,6 +11,7 @@ use super::{Shared, SourceInfo};
 use crate::store::rows::SourceRow;
 use crate::store::state::State;
 use crate::time::{self, Timestamp};
+use crate::types::map_of;
 
 /// A source with its configuration, its figures, or both.
 #[derive(Serialize)]
@@ -56,7 +57,7 @@ pub(super) fn tasks_by_source(state: &State) -> BTreeMap<u16, u64> {
 /// Every configured source in the order of the configuration, then those that only the journal knows.
 pub(super) fn all(state: &State, configured: Vec<SourceInfo>, now: Timestamp) -> Vec<Listed> {
     let tasks = tasks_by_source(state);
-    let mut rows: BTreeMap<String, SourceRow> = state.sources().map(|(name, row)| (name.to_owned(), row)).collect();
+    let mut rows = map_of(state.sources().map(|(name, row)| (name.to_owned(), row)));
     let mut listed = Vec::with_capacity(configured.len());
     for info in configured {
         let row = rows.remove(&info.name).unwrap_or_default();

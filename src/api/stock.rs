@@ -117,7 +117,10 @@ impl Said {
     /// What every source says, the one that counts first.
     pub(super) fn all(state: &State, position: &Position) -> Vec<Self> {
         let mut said: Vec<Self> = position.reports.iter().map(|report| Self::of(state, report, position)).collect();
-        said.sort_by_key(|s| !s.counts);
+        if let Some(counts) = said.iter().position(|s| s.counts) {
+            let first = said.remove(counts);
+            said.insert(0, first);
+        }
         said
     }
 }

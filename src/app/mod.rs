@@ -38,6 +38,7 @@ use crate::limits::{DISK_LOOK_PERIOD, FOLD_STOP_TIMEOUT, JOURNAL_CACHE_BYTES, ST
 use crate::net::acme::Standing;
 use crate::net::acme::challenge::Http01;
 use crate::net::serve::{Limits as ServerLimits, Server};
+use crate::net::tasks::start;
 use crate::net::tls::TlsError;
 use crate::pipeline::apply::{Fold, FoldHandle};
 use crate::pipeline::certificate;
@@ -263,14 +264,14 @@ impl Gateway {
         let (stop, stopping) = watch::channel(false);
         let (public_address, admin_address) = (public.local_addr(), admin.local_addr());
         let mut servers = JoinSet::new();
-        servers.spawn(public.run(Arc::clone(&core.ingest), stopping.clone()));
-        servers.spawn(admin.run(Arc::clone(&api), stopping.clone()));
+        start(&mut servers, public.run(Arc::clone(&core.ingest), stopping.clone()));
+        start(&mut servers, admin.run(Arc::clone(&api), stopping.clone()));
         if let Some(challenged) = challenged {
-            servers.spawn(challenged.run(Arc::new(Http01(core.identity.challenges())), stopping.clone()));
+            start(&mut servers, challenged.run(Arc::new(Http01(core.identity.challenges())), stopping.clone()));
         }
         let mut workers = JoinSet::new();
-        workers.spawn(certificate::watch::run(Arc::clone(&core.identity), files_changes));
-        workers.spawn(certificate::renew::run(Arc::clone(&core.identity), acme_changes, standing));
+        start(&mut workers, certificate::watch::run(Arc::clone(&core.identity), files_changes));
+        start(&mut workers, certificate::renew::run(Arc::clone(&core.identity), acme_changes, standing));
         let (durable, snapshots) = (handle.clone(), handle.clone());
         let folded = move || durable.durable_cursor();
         let snapshot = move || {
@@ -278,21 +279,21 @@ impl Gateway {
             async move { fold.snapshot().await }
         };
         let (tight, tight_changes) = watch::channel(false);
-        workers.spawn(retain::run(appender.clone(), keep_changes, folded, snapshot, tight_changes, stopping.clone()));
-        workers.spawn(watch_disk(reserve, tight));
-        workers.spawn(fetch_workers(fetch_changes, Arc::clone(&core), handle.clone(), stopping.clone()));
-        workers.spawn(async move {
+        start(&mut workers, retain::run(appender.clone(), keep_changes, folded, snapshot, tight_changes, stopping.clone()));
+        start(&mut workers, watch_disk(reserve, tight));
+        start(&mut workers, fetch_workers(fetch_changes, Arc::clone(&core), handle.clone(), stopping.clone()));
+        start(&mut workers, async move {
             loop {
                 tokio::time::sleep(UPKEEP_PERIOD).await;
                 prometheus.run_upkeep();
                 api.upkeep();
             }
         });
-        workers.spawn(watch_fold(handle.clone(), Arc::clone(&core)));
-        workers.spawn(watchdog::run(Arc::clone(&manager), journal, appender, handle.clone()));
+        start(&mut workers, watch_fold(handle.clone(), Arc::clone(&core)));
+        start(&mut workers, watchdog::run(Arc::clone(&manager), journal, appender, handle.clone()));
         let mut teller = Teller::new(&core, &handle, found);
         let status = teller.line();
-        workers.spawn(teller.run(Arc::clone(&manager)));
+        start(&mut workers, teller.run(Arc::clone(&manager)));
         crate::metrics::reload(true, time::now());
         crate::metrics::build_info(option_env!("STOCKGATE_REVISION").unwrap_or("unknown"), std::env::consts::ARCH);
         tracing::info!(listen = %public_address, admin = %admin_address, "ready");
@@ -465,7 +466,7 @@ async fn fetch_workers(
         let mut workers = JoinSet::new();
         for source in now {
             let fetcher = Fetcher::new(source, Arc::clone(&core.state), core.journal.clone(), core.appender.clone());
-            workers.spawn(fetcher.run(fold.folded(), stop.clone()));
+            start(&mut workers, fetcher.run(fold.folded(), stop.clone()));
         }
         loop {
             tokio::select! {

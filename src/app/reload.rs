@@ -15,6 +15,7 @@ use super::manager::Manager;
 use crate::api::{Actions, Health, Reloaded, SourceInfo};
 use crate::config::{AdminTls, Checked, TlsChoice};
 use crate::limits::ITEM_PARTS_IN_FLIGHT;
+use crate::net::tasks::start;
 use crate::net::tls::Identity;
 use crate::pipeline::certificate::renew::Setting;
 use crate::pipeline::certificate::watch::Files;
@@ -81,7 +82,7 @@ pub(super) fn reload(core: &Arc<Core>) -> impl Future<Output = Reloaded> + Send 
         while let Some(ended) = reloads.try_join_next() {
             super::log_panic(ended);
         }
-        reloads.spawn(async move {
+        start(reloads, async move {
             if done.send(working.reload().await).is_err() {
                 tracing::debug!("nobody waits for the outcome of the reload");
             }

@@ -101,7 +101,7 @@ fn token(args: &Args) -> Result<ExitCode, Failure> {
 
 /// A length of time as the configuration writes it.
 fn length(text: &str) -> Result<Duration, Failure> {
-    let mut settings = Settings::new("", [("--expires".to_owned(), text.into())].into_iter().collect());
+    let mut settings = Settings::of_one("--expires", text);
     let length = settings.duration("--expires").filter(|length| !length.is_zero());
     length.ok_or_else(|| Failure::new(USAGE, "--expires takes a length of time such as 12h or 90d".to_owned()))
 }

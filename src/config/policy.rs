@@ -2,6 +2,7 @@
 
 use super::Checked;
 use crate::stock::policy::{Policy, SourcePolicy, WarehousePolicy};
+use crate::types::map_of;
 
 pub(super) fn of(checked: &Checked) -> Policy {
     let sources = checked.sources.iter().map(|source| {
@@ -19,5 +20,5 @@ pub(super) fn of(checked: &Checked) -> Policy {
         let authority = warehouse.authority.iter().map(|source| source.as_str().to_owned()).collect();
         (id.as_str().to_owned(), WarehousePolicy { authority, low: warehouse.low.map(|low| low.to_string()) })
     });
-    Policy { sources: sources.collect(), warehouses: warehouses.collect(), ..Policy::default() }
+    Policy { sources: map_of(sources), warehouses: map_of(warehouses), ..Policy::default() }
 }

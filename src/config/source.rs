@@ -21,14 +21,15 @@ const SHARED: &[&str] = &["kind", "warehouse", "locations", "items", "items_file
 pub(super) fn tables(root: &mut Settings) -> Vec<(String, Map<String, Value>)> {
     let Some(mut sources) = root.table("source") else { return Vec::new() };
     let mut tables = Vec::new();
-    for key in sources.keys() {
+    let mut keys = sources.keys();
+    keys.sort_unstable();
+    for key in keys {
         match sources.value(&key) {
             Some(Value::Object(table)) => tables.push((key, table)),
             _ => sources.problem(&key, "expected a table: [source.<name>]"),
         }
     }
     root.absorb(sources.finish());
-    tables.sort_by(|(a, _), (b, _)| a.cmp(b));
     tables
 }
 

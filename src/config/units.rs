@@ -60,10 +60,9 @@ pub(super) fn count(settings: &mut Settings, key: &str, bounds: RangeInclusive<u
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use serde_json::{Map, Value};
 
     fn reader(text: &str) -> Settings {
-        Settings::new("", Map::from_iter([("k".to_owned(), Value::String(text.to_owned()))]))
+        Settings::of_one("k", text)
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Findings, SourceConfig, WarehouseConfig, repeated};
 use crate::limits;
-use crate::types::{Quantity, Settings, SourceId, WarehouseId, closest};
+use crate::types::{Quantity, Settings, SourceId, WarehouseId, closest, map_of};
 
 /// Read every warehouse table, and add those that sources name. `declared` are the names of all source tables, those with
 /// mistakes too.
@@ -18,10 +18,9 @@ pub(super) fn read(
     sources: &[SourceConfig],
     found: &mut Findings,
 ) -> BTreeMap<WarehouseId, WarehouseConfig> {
-    let named: BTreeSet<&WarehouseId> =
-        sources.iter().flat_map(|s| s.warehouse.iter().chain(s.locations.values())).collect();
-    let mut warehouses: BTreeMap<WarehouseId, WarehouseConfig> =
-        named.iter().map(|id| ((*id).clone(), WarehouseConfig::undeclared(id))).collect();
+    let mut named = BTreeSet::new();
+    named.extend(sources.iter().flat_map(|s| s.warehouse.iter().chain(s.locations.values())));
+    let mut warehouses = map_of(named.iter().map(|id| ((*id).clone(), WarehouseConfig::undeclared(id))));
     let Some(mut tables) = root.table("warehouse") else { return warehouses };
     for key in tables.keys() {
         let id = WarehouseId::new(&key);

@@ -23,12 +23,9 @@ pub(super) static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
 
 /// ring's suites, best first. Within AES-GCM and within ChaCha20-Poly1305 the order is rustls' own.
 fn ordered(aes: bool) -> Vec<SupportedCipherSuite> {
-    let mut suites = ring::default_provider().cipher_suites;
-    if !aes {
-        // stable: false sorts before true
-        suites.sort_by_key(|suite| !is_chacha20(suite.suite()));
-    }
-    suites
+    let suites = ring::default_provider().cipher_suites.into_iter();
+    let (first, others): (Vec<_>, Vec<_>) = suites.partition(|suite| !aes && is_chacha20(suite.suite()));
+    [first, others].concat()
 }
 
 fn is_chacha20(suite: CipherSuite) -> bool {

@@ -20,11 +20,11 @@ use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
+use super::stream::{Wire, wire};
 use super::tasks::Tasks;
 pub use super::trust::{Trust, TrustError, parse_fingerprint};
 pub use super::url::{BaseUrl, UrlError};
@@ -408,9 +408,9 @@ async fn open(settings: &Arc<Settings>, base: &BaseUrl) -> Result<Connection, Cl
         if settings.alpn == Alpn::Http2 && !h2 {
             return Err(ClientError::Protocol);
         }
-        speak(tls, h2, &tasks).await?
+        speak(wire(tls), h2, &tasks).await?
     } else {
-        speak(tcp, false, &tasks).await?
+        speak(wire(tcp), false, &tasks).await?
     };
     Ok(Connection { sender, tasks, settings: Arc::clone(settings), base: base.clone(), used: Instant::now() })
 }
@@ -431,11 +431,7 @@ async fn reach(base: &BaseUrl, within: Duration) -> Result<TcpStream, ClientErro
     Err(ClientError::Unreachable(last))
 }
 
-async fn speak<S>(stream: S, h2: bool, tasks: &Tasks) -> Result<Sender, ClientError>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let stream = TokioIo::new(stream);
+async fn speak(stream: TokioIo<Box<dyn Wire>>, h2: bool, tasks: &Tasks) -> Result<Sender, ClientError> {
     if h2 {
         let (sender, connection) = http2::Builder::new(tasks.spawner())
             .timer(TokioTimer::new())

@@ -28,6 +28,7 @@
 #![expect(clippy::disallowed_types, reason = "this is the one module that opens sockets")]
 
 pub mod acme;
+mod activity;
 pub mod body;
 mod ciphers;
 pub mod client;
@@ -39,7 +40,7 @@ mod proxy;
 mod self_made;
 pub mod serve;
 mod stream;
-mod tasks;
+pub(crate) mod tasks;
 pub mod tls;
 pub mod trust;
 pub mod url;

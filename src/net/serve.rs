@@ -7,9 +7,9 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::Full;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -26,13 +26,14 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use super::acme::challenge;
+use super::activity::{Activity, Busy};
 use super::body::{Body, Budget, Discard, Rules};
 use super::client_auth::Presented;
 use super::listen::{Gate, Listener, Slot};
 pub use super::proxy::Proxies;
 use super::proxy::{self, ProxyError};
-use super::stream::{Marks, Stream};
-use super::tasks::{Spawner, Tasks};
+use super::stream::{Marks, Stream, wire};
+use super::tasks::{Spawner, Tasks, start};
 use super::tls::Identity;
 use crate::{limits, metrics, time};
 
@@ -62,6 +63,18 @@ pub type Outgoing = Response<Full<Bytes>>;
 pub trait Handler: Send + Sync + 'static {
     /// Answer one request.
     fn handle(&self, request: Incoming) -> impl Future<Output = Outgoing> + Send;
+}
+
+/// A [`Handler`] whose type is forgotten: what stands between a socket and a handler is compiled once for all of them, for a box a
+/// request.
+trait Answers: Send + Sync {
+    fn answer(&self, request: Incoming) -> Pin<Box<dyn Future<Output = Outgoing> + Send + '_>>;
+}
+
+impl<H: Handler> Answers for H {
+    fn answer(&self, request: Incoming) -> Pin<Box<dyn Future<Output = Outgoing> + Send + '_>> {
+        Box::pin(self.handle(request))
+    }
 }
 
 impl<F, A> Handler for F
@@ -183,7 +196,11 @@ impl Server {
     /// Accept and serve until `stop` is true (or its sender is gone). Then: no more connections, idle ones are closed, those that
     /// have just been accepted get [`limits::NEWCOMER_GRACE`] to ask, requests under way get `limits.drain` to finish, and what is
     /// left is cut off.
-    pub async fn run<H: Handler>(self, handler: Arc<H>, mut stop: watch::Receiver<bool>) {
+    pub fn run<H: Handler>(self, handler: Arc<H>, stop: watch::Receiver<bool>) -> impl Future<Output = ()> + Send {
+        self.serve(handler, stop)
+    }
+
+    async fn serve(self, handler: Arc<dyn Answers>, mut stop: watch::Receiver<bool>) {
         let gate = Gate::new(self.name, self.limits.connections, self.limits.connections_per_address);
         let drain = self.limits.drain;
         let proxies = self.proxies;
@@ -200,7 +217,7 @@ impl Server {
                     match if proxied { gate.enter_unnamed() } else { gate.enter(peer.ip()) } {
                         Ok(slot) => {
                             let come = Come { socket, peer: peer.ip(), proxied, slot };
-                            connections.spawn(connection(Arc::clone(&shared), come, stop.clone()));
+                            start(&mut connections, connection(Arc::clone(&shared), come, stop.clone()));
                         }
                         Err(reason) => refused(self.name, reason),
                     }
@@ -246,9 +263,9 @@ fn note(listener: &'static str, ended: Result<(), JoinError>) {
 }
 
 /// What the connections of a listener share.
-struct Shared<H> {
+struct Shared {
     name: &'static str,
-    handler: Arc<H>,
+    handler: Arc<dyn Answers>,
     tls: Option<Arc<Identity>>,
     limits: Limits,
     ask: bool,
@@ -259,8 +276,8 @@ struct Shared<H> {
     warned_at: AtomicI64,
 }
 
-impl<H: Handler> Shared<H> {
-    fn new(name: &'static str, handler: Arc<H>, tls: Option<Arc<Identity>>, limits: Limits, ask: bool) -> Self {
+impl Shared {
+    fn new(name: &'static str, handler: Arc<dyn Answers>, tls: Option<Arc<Identity>>, limits: Limits, ask: bool) -> Self {
         let rules =
             Arc::new(Rules { max: limits.body_bytes, timeout: limits.body, budget: Budget::new(limits.bodies_buffered) });
         let mut http1 = http1::Builder::new();
@@ -340,7 +357,7 @@ struct Client {
 }
 
 /// One connection from accept to close.
-async fn connection<H: Handler>(shared: Arc<Shared<H>>, mut come: Come, mut stop: watch::Receiver<bool>) {
+async fn connection(shared: Arc<Shared>, mut come: Come, mut stop: watch::Receiver<bool>) {
     if let Err(error) = come.socket.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
@@ -403,8 +420,8 @@ async fn connection<H: Handler>(shared: Arc<Shared<H>>, mut come: Come, mut stop
     drop(slot);
 }
 
-async fn serve_h1<H: Handler>(
-    shared: Arc<Shared<H>>,
+async fn serve_h1(
+    shared: Arc<Shared>,
     stream: Stream,
     client: Client,
     marks: Arc<Marks>,
@@ -418,7 +435,7 @@ async fn serve_h1<H: Handler>(
         asks.notify_one();
         answer(Arc::clone(&shared), client.clone(), Arc::clone(&marks), request)
     });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut connection = pin!(builder.serve_connection(wire(stream), service));
     tokio::select! {
         result = connection.as_mut() => return result,
         () = stopped(&mut stop) => {}
@@ -438,8 +455,8 @@ async fn serve_h1<H: Handler>(
 }
 
 /// Like [`serve_h1`], and closes the connection when it is idle: hyper's HTTP/2 server has no such limit.
-async fn serve_h2<H: Handler>(
-    shared: Arc<Shared<H>>,
+async fn serve_h2(
+    shared: Arc<Shared>,
     stream: Stream,
     client: Client,
     marks: Arc<Marks>,
@@ -459,7 +476,7 @@ async fn serve_h2<H: Handler>(
             result
         }
     });
-    let mut connection = pin!(http2(tasks.spawner()).serve_connection(TokioIo::new(stream), service));
+    let mut connection = pin!(http2(tasks.spawner()).serve_connection(wire(stream), service));
     let mut stopping = false;
     let mut closing = false;
     let mut look = pin!(tokio::time::sleep(idle));
@@ -485,46 +502,9 @@ async fn serve_h2<H: Handler>(
     }
 }
 
-/// Since when an HTTP/2 connection has nothing to do.
-struct Activity {
-    opened: Instant,
-    requests: AtomicUsize,
-    last_ms: AtomicU64,
-}
-
-impl Activity {
-    fn new() -> Self {
-        Self { opened: Instant::now(), requests: AtomicUsize::new(0), last_ms: AtomicU64::new(0) }
-    }
-
-    /// When the last request ended (or the connection was opened); `None` while one is under way.
-    fn idle_at(&self) -> Option<Instant> {
-        (self.requests.load(Ordering::Acquire) == 0)
-            .then(|| self.opened + Duration::from_millis(self.last_ms.load(Ordering::Acquire)))
-    }
-}
-
-/// One request under way.
-struct Busy(Arc<Activity>);
-
-impl Busy {
-    fn new(activity: &Arc<Activity>) -> Self {
-        activity.requests.fetch_add(1, Ordering::AcqRel);
-        Self(Arc::clone(activity))
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        let now_ms = u64::try_from(self.0.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.0.last_ms.fetch_max(now_ms, Ordering::AcqRel);
-        self.0.requests.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 /// One request: hand it to the handler, whatever happens there.
-async fn answer<H: Handler>(
-    shared: Arc<Shared<H>>,
+async fn answer(
+    shared: Arc<Shared>,
     client: Client,
     marks: Arc<Marks>,
     request: Request<hyper::body::Incoming>,
@@ -553,7 +533,7 @@ async fn answer<H: Handler>(
             certificate: client.certificate,
             body,
         };
-        let answered = caught(async { shared.handler.handle(incoming).await }).await;
+        let answered = caught(async { shared.handler.answer(incoming).await }).await;
         answered.unwrap_or_else(|| {
             tracing::error!(listener = shared.name, "a request's handler panicked");
             plain(StatusCode::INTERNAL_SERVER_ERROR)

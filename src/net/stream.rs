@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -26,6 +27,16 @@ pub(super) struct Marks {
     pub(super) answering: AtomicBool,
     /// HTTP/2 only: what to do with the rest of a body that nobody reads.
     pub(super) discard: OnceLock<Discard>,
+}
+
+/// A byte stream that HTTP is spoken over.
+pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Wire for S {}
+
+/// It as hyper wants it: one type for servers and clients, plain and TLS, because all of HTTP is compiled once a type.
+pub(super) fn wire(stream: impl Wire + 'static) -> TokioIo<Box<dyn Wire>> {
+    TokioIo::new(Box::new(stream))
 }
 
 enum Socket {

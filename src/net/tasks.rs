@@ -1,9 +1,16 @@
-//! The background tasks of one connection: they end when their owner is dropped.
+//! Tasks: one way to start them, and those of one connection, which end when their owner is dropped.
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use hyper::rt::Executor;
 use tokio::task::JoinSet;
+
+/// Start a task, in a box: tokio compiles 4 KB of code for each type of future that is started, and so there is one.
+pub(crate) fn start<T: Send + 'static>(tasks: &mut JoinSet<T>, work: impl Future<Output = T> + Send + 'static) {
+    let work: Pin<Box<dyn Future<Output = T> + Send>> = Box::pin(work);
+    tasks.spawn(work);
+}
 
 /// Owns the tasks of one connection; dropping it aborts them.
 #[derive(Default)]
@@ -28,7 +35,7 @@ where
         let Some(tasks) = self.0.upgrade() else { return };
         let mut tasks = tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
-        tasks.spawn(async move {
+        start(&mut tasks, async move {
             future.await;
         });
     }

@@ -24,7 +24,9 @@ use crate::sources::{Refusal, Source, signature};
 use crate::store::codec::encode_record;
 use crate::store::journal::{Appender, Pending, Refused};
 use crate::time;
-use crate::types::{Delivery, DeliveryKey, HeaderList, Identity, Message, Network, Record, RecordBody, Secret, SourceId};
+use crate::types::{
+    Delivery, DeliveryKey, Fields, HeaderList, Identity, Message, Network, Record, RecordBody, Secret, SourceId,
+};
 
 /// What ingest needs to know of one source.
 pub struct Route {
@@ -217,7 +219,7 @@ impl Ingest {
         headers: &http::HeaderMap,
         body: &[u8],
     ) -> Result<Pending, Box<Outgoing>> {
-        let message = Message { query, headers, body, received_at: time::now() };
+        let message = Message { query, headers: &Fields::from(headers), body, received_at: time::now() };
         if let Some(greeting) = route.adapter.greet("POST", &message) {
             return Err(Box::new(plain(greeting.status, greeting.body)));
         }

@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 
 use crate::net::client::TrustError;
 use crate::net::serve;
+use crate::net::tasks::start;
 use crate::time::{self, Timestamp};
 use crate::types::Quantity;
 
@@ -180,7 +181,7 @@ impl World {
             let server = serve::Server::bind("simulated", address, None, serve::Limits::default()).await?;
             apis.ports.insert(simulated.account.name.to_owned(), server.local_addr().port());
             let handler = api::Server { platform: simulated.platform, account: Arc::clone(&simulated.account) };
-            apis.servers.spawn(server.run(Arc::new(handler), stopping.clone()));
+            start(&mut apis.servers, server.run(Arc::new(handler), stopping.clone()));
         }
         Ok(apis)
     }
@@ -243,7 +244,7 @@ impl World {
             let outbox = Arc::new(Outbox::new(simulated.platform, account, meter, target, witness.clone())?);
             outbox.greet().await;
             for lane in self.lanes(simulated) {
-                lanes.spawn(drive(lane, Arc::clone(&outbox), Arc::clone(&pacer), stopping.clone(), PATIENCE));
+                start(&mut lanes, drive(lane, Arc::clone(&outbox), Arc::clone(&pacer), stopping.clone(), PATIENCE));
             }
         }
         let mut tick = tokio::time::interval(PROGRESS_EVERY);

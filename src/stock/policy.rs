@@ -22,7 +22,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::types::{ItemMapDigest, ItemMapRef, WarehouseId};
+use crate::types::{ItemMapDigest, ItemMapRef, WarehouseId, map_of};
 
 /// The version of the text's form. A reader refuses another one: guessing a rule would change numbers silently.
 const VERSION: u32 = 2;
@@ -114,7 +114,7 @@ impl Policy {
 
     /// The item mappings that it names, each once.
     pub fn item_maps(&self) -> BTreeMap<ItemMapDigest, &ItemMapRef> {
-        self.sources.values().filter_map(|source| source.items.as_ref()).map(|items| (items.sha256, items)).collect()
+        map_of(self.sources.values().filter_map(|source| source.items.as_ref()).map(|items| (items.sha256, items)))
     }
 
     /// Read a policy back.

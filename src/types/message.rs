@@ -10,9 +10,24 @@ pub trait Headers {
 
 impl Headers for http::HeaderMap {
     fn get(&self, name: &str) -> Option<&str> {
-        // a dozen names are compared faster than one is hashed, and an adapter asks for several
-        let (_, value) = self.iter().find(|(known, _)| known.as_str() == name)?;
-        std::str::from_utf8(value.as_bytes()).ok()
+        std::str::from_utf8(Self::get(self, name)?.as_bytes()).ok()
+    }
+}
+
+/// Header fields as they came, where every delivery passes. A list: an adapter asks for a dozen of them, and a dozen names are compared faster than one is
+/// hashed, and in a list faster than in the map.
+pub struct Fields<'a>(Vec<(&'a str, &'a [u8])>);
+
+impl<'a> From<&'a http::HeaderMap> for Fields<'a> {
+    fn from(map: &'a http::HeaderMap) -> Self {
+        Self(map.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect())
+    }
+}
+
+impl Headers for Fields<'_> {
+    fn get(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.0.iter().find(|(known, _)| *known == name)?;
+        std::str::from_utf8(value).ok()
     }
 }
 

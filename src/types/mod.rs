@@ -17,6 +17,7 @@
 
 mod fact;
 mod items;
+mod map;
 mod message;
 mod name;
 mod network;
@@ -28,7 +29,8 @@ mod tokens;
 
 pub use fact::{Change, Fact, Item, Measure, Need, Observation, Place, Said, Stamp, Standing, Unreadable};
 pub use items::{ItemMap, ItemMapBuilder, ItemMapDigest, ItemMapRef, ItemMaps, NotMapped, PartsDigest};
-pub use message::{HeaderList, Headers, Identity, Message, decode_component, query_value};
+pub use map::map_of;
+pub use message::{Fields, HeaderList, Headers, Identity, Message, decode_component, query_value};
 pub use name::{BadName, Seq, Sku, SourceId, WarehouseId};
 pub use network::{BadNetwork, Network};
 pub use quantity::{BadQuantity, Quantity};

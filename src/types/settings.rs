@@ -33,6 +33,13 @@ impl Settings {
         Self { path: path.to_owned(), map, known: BTreeSet::new(), problems: Vec::new() }
     }
 
+    /// Read one text as if it stood in a table under this key.
+    pub fn of_one(key: &str, text: &str) -> Self {
+        let mut map = Map::new();
+        map.insert(key.to_owned(), Value::from(text));
+        Self::new("", map)
+    }
+
     /// Dotted path of a key of this table.
     pub fn path_of(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
@@ -148,14 +155,16 @@ impl Settings {
     /// A table from text to text; whole numbers are taken as their digits (TOML users write ids bare).
     pub fn text_map(&mut self, key: &str) -> Option<BTreeMap<String, String>> {
         self.typed(key, "a table of texts", |v| {
-            v.as_object()?
-                .iter()
-                .map(|(k, v)| match v {
-                    Value::String(s) => Some((k.clone(), s.clone())),
-                    Value::Number(n) if n.is_u64() || n.is_i64() => Some((k.clone(), n.to_string())),
-                    _ => None,
-                })
-                .collect()
+            let mut texts = BTreeMap::new();
+            for (k, v) in v.as_object()? {
+                let text = match v {
+                    Value::String(s) => s.clone(),
+                    Value::Number(n) if n.is_u64() || n.is_i64() => n.to_string(),
+                    _ => return None,
+                };
+                texts.insert(k.clone(), text);
+            }
+            Some(texts)
         })
     }
 

@@ -61,8 +61,7 @@ pub(super) struct Args {
 }
 
 fn length(text: &str) -> Result<Duration, String> {
-    let value = serde_json::Map::from_iter([("for".to_owned(), serde_json::Value::from(text))]);
-    let length = Settings::new("", value).duration("for").filter(|length| !length.is_zero());
+    let length = Settings::of_one("for", text).duration("for").filter(|length| !length.is_zero());
     length.ok_or_else(|| "expected a length of time such as 10s, 500ms or 2m".to_owned())
 }
 

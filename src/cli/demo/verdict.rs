@@ -13,7 +13,7 @@ use crate::store::rows::{PositionKey, SourceRow};
 use crate::store::state::HistoryItem;
 use crate::store::state::SharedState;
 use crate::store::state::State;
-use crate::types::Quantity;
+use crate::types::{Quantity, map_of};
 
 /// Mismatches that are explained.
 const EXPLAINED: usize = 5;
@@ -131,9 +131,9 @@ pub(super) fn source_line(source: &str, platform: &str, tally: Tally, row: Sourc
 
 /// Every source's line, and what does not fit together.
 pub(super) fn account(world: &World, state: &SharedState) -> (Vec<SourceLine>, Vec<String>) {
-    let rows: BTreeMap<String, SourceRow> = {
+    let rows = {
         let state = state.read().unwrap_or_else(PoisonError::into_inner);
-        state.sources().map(|(name, row)| (name.to_owned(), row)).collect()
+        map_of(state.sources().map(|(name, row)| (name.to_owned(), row)))
     };
     let mut lines = Vec::new();
     let mut problems = Vec::new();
