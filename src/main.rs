@@ -19,6 +19,6 @@
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
-    stockgate_allocator::give_back_at_once();
+    stockgate_native::give_back_at_once();
     stockgate::cli::main()
 }

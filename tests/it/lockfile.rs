@@ -75,5 +75,5 @@ fn minimum_versions() {
 /// The number of the option is mimalloc's, and a new release may have another list: then the delay that is found is not its default.
 #[test]
 fn the_allocator_can_be_told_to_give_memory_back() {
-    assert_eq!(stockgate_allocator::give_back_at_once(), 0);
+    assert_eq!(stockgate_native::give_back_at_once(), 0);
 }

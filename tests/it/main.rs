@@ -19,6 +19,7 @@ mod http;
 mod items;
 mod load;
 mod lockfile;
+mod native;
 mod operator;
 mod process;
 mod raw;

@@ -15,7 +15,7 @@ use crate::rust_source::{module_of, paths, without_comments_and_literals};
 /// names only what stands above it), which is a rule of its own.
 const MAY_NAME: &[(&str, &[&str])] = &[
     // a package of its own, because it has unsafe code
-    ("allocator", &[]),
+    ("native", &[]),
     ("limits", &[]),
     ("time", &[]),
     ("types", &["limits", "time"]),
