@@ -157,9 +157,9 @@ impl World {
     /// one warehouse, the one with authority counts.
     pub fn truth(&self) -> BTreeMap<Position, Option<Quantity>> {
         let mut truth = BTreeMap::new();
-        let mut order: Vec<&Simulated> = self.accounts.iter().collect();
-        order.sort_by_key(|s| SHARED.1.iter().position(|name| *name == s.account.name));
-        for simulated in order {
+        let alone = self.accounts.iter().filter(|s| !SHARED.1.contains(&s.account.name));
+        let named = |name: &&str| self.accounts.iter().find(|s| s.account.name == *name);
+        for simulated in alone.chain(SHARED.1.iter().filter_map(named)) {
             let account = &simulated.account;
             for (index, cell) in account.snapshot().into_iter().enumerate() {
                 let (good, site) = account.names(index);
