@@ -42,11 +42,9 @@ install() {
 # The release command stands in README.md once, and is run as it stands there.
 build() {
     local command
-    command=$(sed -n '/^## Release binary/,/^## /p' "$root/README.md" | sed -n 's/^\(RUSTFLAGS=.*cargo build .*\)$/\1/p')
-    [[ $(wc -l <<<"$command") == 1 && -n $command ]] || { echo "README.md: the release command is not found" >&2; return 1; }
+    command=$(sed -n '/^## Release binary/,/^## /p' "$root/README.md" | grep '^cross/build ') || { echo "README.md: the release command is not found" >&2; return 1; }
     echo "building: $command"
-    (cd "$root" && sh -c "$command") || return 1
-    BIN=${CARGO_TARGET_DIR:-$root/target}/x86_64-unknown-linux-gnu/release/stockgate
+    BIN=$(cd "$root" && realpath "$(sh -c "$command" | tail -1)") || return 1
 }
 
 # The sender is built as `cargo test` builds it: nothing is measured with it, and all but itself is compiled already.
