@@ -417,8 +417,7 @@ pub(super) fn check(tree: Map<String, Value>, context: &Context<'_>, found: &mut
     let mut root = Settings::new("", tree);
     let mut checked = sections::read(&mut root, context, found);
     let tables = source::tables(&mut root);
-    let mut declared = BTreeSet::new();
-    declared.extend(tables.iter().map(|(id, _)| id.clone()));
+    let declared: BTreeSet<String> = tables.iter().map(|(id, _)| id.clone()).collect();
     checked.sources = tables.into_iter().filter_map(|(id, table)| source::read(&id, table, context, found)).collect();
     checked.warehouses = warehouse::read(&mut root, &declared, &checked.sources, found);
     found.absorb(root.finish());

@@ -18,6 +18,7 @@ pub(super) fn read(
     sources: &[SourceConfig],
     found: &mut Findings,
 ) -> BTreeMap<WarehouseId, WarehouseConfig> {
+    // not collected, for the reason of `map_of`
     let mut named = BTreeSet::new();
     named.extend(sources.iter().flat_map(|s| s.warehouse.iter().chain(s.locations.values())));
     let mut warehouses = map_of(named.iter().map(|id| ((*id).clone(), WarehouseConfig::undeclared(id))));
