@@ -242,15 +242,12 @@ impl Dedup {
 
     fn push(&mut self, key: Key, known: Known) {
         let index = u32::try_from(self.index.len()).expect("a generation is far smaller");
-        match self.log.last_mut().filter(|row| row.len() < LOG_CHUNK) {
-            // a row that a checkpoint is writing is copied, once
-            Some(row) => Arc::make_mut(row).push((key, known)),
-            None => {
-                let mut row = Vec::with_capacity(LOG_CHUNK);
-                row.push((key, known));
-                self.log.push(Arc::new(row));
-            }
+        if self.log.last().is_none_or(|row| row.len() >= LOG_CHUNK) {
+            self.log.push(Arc::new(Vec::with_capacity(LOG_CHUNK)));
         }
+        let row = self.log.last_mut().expect("there is one now");
+        // a row that a checkpoint is writing is copied, once
+        Arc::make_mut(row).push((key, known));
         let log = &self.log;
         self.index.insert_unique(short(&key), index, |index| entry(log, *index).map_or(0, |(key, _)| short(key)));
     }
