@@ -69,6 +69,7 @@
 //! | ... wakes somebody? | `packaging/prometheus`: rules, their cases, and what to do |
 //! | ... decides who may connect? | [`net::client_auth`] (client certificates), the PROXY header in [`net`], address lists in [`pipeline::ingest`], tokens in [`api::Access`] and `stockgate token` |
 //! | ... plays the platforms? | [`simulator`] |
+//! | ... cannot be said in safe Rust? | `src/native`, a package of its own |
 //! | ... starts and stops it all? | [`app`] |
 //! | ... tells systemd how it is, and answers its watchdog? | [`app::Manager`], `app/watchdog.rs`, with [`store::heart`] and [`net::notify`] |
 //! | ... takes over sockets that systemd has opened? | [`net::passed`] |

@@ -192,7 +192,7 @@ pub const CHECKPOINT_PERIOD: Duration = Duration::from_secs(30);
 /// ... or after this many folded records: bounds what a start after a crash has to fold.
 pub const CHECKPOINT_RECORDS: u64 = 131_072;
 /// ... or when rows that are not yet written take about so many bytes. The more a checkpoint gathers, the fewer times a page is
-/// written; with a million positions this is about a hundred thousand changes.
+/// written; with a million positions this is about a hundred thousand changes. As many again may be on their way into the file.
 pub const CHECKPOINT_BYTES: usize = 12 * 1024 * 1024;
 /// Keys in one dedup generation; a full one is sealed, sorted and gets a filter.
 pub const DEDUP_GENERATION_KEYS: usize = 131_072;
