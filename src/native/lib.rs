@@ -1,7 +1,7 @@
 //! What stockgate needs below safe Rust.
 //!
-//! **Memory is given back to the system at once.** mimalloc keeps what was freed for a second, and longer in a thread that allocates nothing: its delay is no timer. Here a checkpoint frees
-//! megabytes in one thread that another one takes next. Measured while a state was rebuilt from 612,000 deliveries: a peak of 93 to 97 MB
+//! **Memory is given back to the system at once.** mimalloc keeps what was freed for a second, and longer in a thread that allocates
+//! nothing: its delay is no timer. Here a checkpoint frees megabytes in one thread that another one takes next. Measured while a state was rebuilt from 612,000 deliveries: a peak of 93 to 97 MB
 //! with mimalloc's delay, 78 MB with 1 to 50 milliseconds, 75 to 81 MB without; the CPU time was the same.
 //!
 //! **Comparing and copying**, with musl: see `memory.c`, which is linked instead of musl's own. Measured in turns, for

@@ -455,7 +455,9 @@ impl Worker {
                 }
                 match self.folder.fold(&mut state, *seq, bytes, &mut tally) {
                     Ok(()) => heart::beat(),
+                    // part of the record may have acted already, and it must not act twice: back to the last checkpoint
                     Err(error) if error.is_disk() => {
+                        state.discard();
                         unreadable = Some((error, before));
                         break;
                     }
@@ -464,11 +466,9 @@ impl Worker {
             }
         }
         if let Some((error, before)) = unreadable {
-            // part of the record may have acted already, and it must not act twice: back to the last checkpoint
             tracing::error!(%error, "the state cannot be read: levels stand still until it can");
             // whatever comes of it: the file must have no other user when it is opened again
             self.abandon_checkpoint();
-            self.state.write().unwrap_or_else(PoisonError::into_inner).discard();
             // what is folded again is not counted again; of this step nothing has been
             self.counted_from = self.counted_from.max(before);
             self.torn = true;
