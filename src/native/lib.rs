@@ -5,7 +5,7 @@
 //! with mimalloc's delay, 78 MB with 1 to 50 milliseconds, 75 to 81 MB without; the CPU time was the same.
 //!
 //! **Comparing and copying**, with musl: see `memory.c`, which is linked instead of musl's own. Measured in turns, for
-//! a rebuild of 612,000 deliveries: 7.8, 6.7 and 7.9 s of CPU time with musl's, 5.9, 5.4 and 6.5 s with these. glibc's take as long.
+//! a rebuild of 612,000 deliveries: 7.8, 6.7 and 7.9 s of CPU time with musl's, 5.9, 5.4 and 6.5 s with these.
 
 use std::ffi::c_int;
 
