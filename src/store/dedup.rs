@@ -18,10 +18,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashTable;
-use xorf::{BinaryFuse8, BinaryFuse8Ref, DmaSerializable, Filter, FilterRef};
 
 use super::StoreError;
 use super::codec::{Reader, Writer};
+use super::filter::Filter;
 use crate::time::Timestamp;
 use crate::types::Seq;
 
@@ -59,8 +59,7 @@ struct Sealed {
     count: u64,
     /// First eight bytes (big-endian order) of the first key of each chunk.
     firsts: Vec<[u8; 8]>,
-    descriptor: Vec<u8>,
-    fingerprints: Vec<u8>,
+    filter: Filter,
 }
 
 /// All generations.
@@ -295,23 +294,12 @@ impl Dedup {
         // row by row, so that they are not there twice
         self.log.drain(..).for_each(|row| sorted.extend_from_slice(&row));
         sorted.sort_unstable_by_key(|(key, _)| *key);
-        let mut hashes: Vec<u64> = sorted.iter().map(|(key, _)| short(key)).collect();
-        hashes.sort_unstable();
-        hashes.dedup();
-        let filter = BinaryFuse8::try_from(&hashes).ok();
-        let mut sealed = Sealed {
+        let sealed = Sealed {
             newest: self.newest,
             count: sorted.len() as u64,
-            firsts: Vec::new(),
-            descriptor: vec![],
-            fingerprints: vec![],
+            firsts: sorted.chunks(KEYS_CHUNK).filter_map(|part| part.first()).map(|(key, _)| first_bytes(key)).collect(),
+            filter: Filter::of(sorted.iter().map(|(key, _)| short(key)).collect()),
         };
-        if let Some(filter) = filter {
-            sealed.descriptor = vec![0; BinaryFuse8::DESCRIPTOR_LEN];
-            filter.dma_copy_descriptor_to(&mut sealed.descriptor);
-            sealed.fingerprints = filter.dma_fingerprints().to_vec();
-        }
-        sealed.firsts = sorted.chunks(KEYS_CHUNK).filter_map(|part| part.first()).map(|(key, _)| first_bytes(key)).collect();
         self.sealed.insert(self.open, sealed);
         self.newly_sealed.push((self.open, Arc::new(sorted)));
         self.index.clear();
@@ -383,8 +371,7 @@ fn first_bytes(key: &Key) -> [u8; 8] {
 
 impl Sealed {
     fn may_hold(&self, hash: u64) -> bool {
-        // a generation without a filter (never seen: 64-bit hashes that defy construction) is searched
-        self.descriptor.is_empty() || BinaryFuse8Ref::from_dma(&self.descriptor, &self.fingerprints).contains(&hash)
+        self.filter.may_hold(hash)
     }
 
     fn chunk_of(&self, key: &Key) -> usize {
@@ -393,12 +380,12 @@ impl Sealed {
     }
 
     fn encode(&self) -> Vec<u8> {
-        let mut w = Writer::with_capacity(self.fingerprints.len() + self.firsts.len() * 8 + 64);
+        let mut w = Writer::with_capacity(self.filter.bytes() + self.firsts.len() * 8 + 64);
         w.time(self.newest).count(self.count).count(self.firsts.len() as u64);
         for first in &self.firsts {
             w.raw(first);
         }
-        w.bytes(&self.descriptor).bytes(&self.fingerprints);
+        self.filter.encode(&mut w);
         w.finish()
     }
 
@@ -407,12 +394,9 @@ impl Sealed {
         let (newest, count) = (r.time("newest")?, r.count("count")?);
         let chunks: usize = r.small("chunks")?;
         let firsts = (0..chunks).map(|_| r.array("first key")).collect::<Result<_, _>>()?;
-        let (descriptor, fingerprints) = (r.bytes("descriptor")?.to_vec(), r.bytes("fingerprints")?.to_vec());
-        if !descriptor.is_empty() && descriptor.len() != BinaryFuse8::DESCRIPTOR_LEN {
-            return Err(StoreError::Row("filter descriptor has the wrong length".into()));
-        }
+        let filter = Filter::decode(&mut r)?;
         r.end("generation")?;
-        Ok(Self { newest, count, firsts, descriptor, fingerprints })
+        Ok(Self { newest, count, firsts, filter })
     }
 }
 

@@ -16,6 +16,7 @@ pub mod backup;
 pub mod codec;
 pub mod dedup;
 pub mod disk;
+mod filter;
 pub mod heart;
 pub mod journal;
 mod recover;
@@ -33,7 +34,7 @@ pub use self::recover::{open_state, open_state_on};
 pub use self::reserve::Reserve;
 
 /// Version of both files' forms. A file with a higher one is refused: an older program must not guess.
-pub const SCHEMA_VERSION: u64 = 3;
+pub const SCHEMA_VERSION: u64 = 4;
 
 /// What can go wrong with the store.
 #[derive(Debug)]

@@ -257,7 +257,10 @@ fn a_newer_form_is_refused_in_a_plain_sentence() {
     assert!(matches!(refused, StoreError::Newer { found: 99, .. }));
     let text = refused.to_string();
     assert!(
-        text.contains("has schema version 99, this program knows up to 3: it was written by a newer stockgate"),
+        text.contains(&format!(
+            "has schema version 99, this program knows up to {}: it was written by a newer stockgate",
+            crate::store::SCHEMA_VERSION
+        )),
         "{text}"
     );
 }

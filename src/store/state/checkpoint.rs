@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use redb::ReadableDatabase;
+use redb::{ReadableDatabase, TableHandle};
 
-use super::{Files, META, State, StoreError, TABLES_BY_BYTES, TABLES_BY_NUMBER, View, files};
+use super::{Files, META, Positions, State, StoreError, TABLES_BY_BYTES, TABLES_BY_NUMBER, View, files};
 use crate::limits::CHECKPOINT_BYTES;
 use crate::store::disk;
 use crate::types::Seq;
@@ -43,7 +43,7 @@ impl State {
         self.frozen = None;
         self.disk.forget(&self.path);
         let database = Arc::new(crate::store::open(&*self.disk, &self.path, self.cache)?);
-        let view = View::open(&database)?;
+        let view = View::open(&database, None)?;
         self.files = Some(Files { database, view });
         let on_disk = self.durable_cursor()?;
         if on_disk > self.meta.cursor {
@@ -156,7 +156,7 @@ impl State {
     }
 
     /// Visit every row in order until the visitor says stop. The filters of sealed generations are left out: they follow
-    /// from the keys.
+    /// from the keys. Positions are told as they are, not as runs, which depend on when checkpoints were.
     fn each_row(&self, mut visit: impl FnMut(&str, &[u8], &[u8]) -> bool) -> Result<(), StoreError> {
         let read = files(self.files.as_ref())?.database.begin_read()?;
         let meta = read.open_table(META)?;
@@ -165,8 +165,16 @@ impl State {
         {
             return Ok(());
         }
-        for definition in TABLES_BY_BYTES {
-            let name = redb::TableHandle::name(definition).to_owned();
+        let positions = Positions::open(&read, None)?;
+        let mut positions = positions.from(&[])?;
+        while let Some((key, row)) = positions.next()? {
+            if !visit("positions", key, row) {
+                return Ok(());
+            }
+        }
+        let logical = |name: &str| !matches!(name, "positions" | "position-blocks" | "position-runs" | "dedup-generations");
+        for definition in TABLES_BY_BYTES.iter().filter(|d| logical(d.name())) {
+            let name = definition.name().to_owned();
             for row in read.open_table(*definition)?.range::<&[u8]>(..)? {
                 let (key, value) = row?;
                 if !visit(&name, key.value(), value.value()) {
@@ -174,8 +182,8 @@ impl State {
                 }
             }
         }
-        for definition in TABLES_BY_NUMBER.iter().filter(|d| redb::TableHandle::name(*d) != "dedup-generations") {
-            let name = redb::TableHandle::name(definition).to_owned();
+        for definition in TABLES_BY_NUMBER.iter().filter(|d| logical(d.name())) {
+            let name = definition.name().to_owned();
             for row in read.open_table(*definition)?.range::<u64>(..)? {
                 let (key, value) = row?;
                 if !visit(&name, &key.value().to_be_bytes(), value.value()) {

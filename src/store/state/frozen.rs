@@ -14,11 +14,12 @@ use super::item_maps::UnwrittenParts;
 use super::log::Log;
 use super::{
     AUDIT, ByBytes, ByNumber, DEAD, DEDUP_GENERATIONS, DEDUP_KEYS, DEDUP_LOG, IGNORED, ITEMS, LOCATIONS, Learnt, META,
-    POSITIONS, SOURCES, State, StoreError, TASKS, TOTALS, TaskKey, View, encode_learnt, files,
+    SOURCES, State, StoreError, TASKS, TOTALS, TaskKey, View, encode_learnt, files, runs,
 };
 use crate::limits::POSITIONS_CACHED;
 use crate::store::dedup;
 use crate::store::rows::{DeadLetter, encode_dead, encode_source, encode_task, encode_totals, source_key};
+use crate::types::Seq;
 
 /// What changed between two checkpoints. What is always in memory is here as rows.
 #[derive(Clone)]
@@ -34,6 +35,7 @@ pub(super) struct Frozen {
     locations: LearntRows,
     sources: Vec<Vec<u8>>,
     totals: Vec<Vec<u8>>,
+    cursor: Seq,
     meta: Vec<u8>,
     records: u64,
     letters: usize,
@@ -62,6 +64,7 @@ impl State {
         self.not_written();
         let task = |key: &TaskKey| self.tasks.get(key).map(encode_task);
         let frozen = Arc::new(Frozen {
+            cursor: self.meta.cursor,
             meta: self.meta.encode(self.dedup.newest()),
             positions: std::mem::take(&mut self.positions),
             audit: self.audit.take(),
@@ -85,7 +88,7 @@ impl State {
     /// What was frozen is in the file.
     pub fn written(&mut self) -> Result<(), StoreError> {
         if let Some(files) = &mut self.files {
-            files.view = View::open(&files.database)?;
+            files.view = View::open(&files.database, Some(&files.view))?;
         }
         let Some(frozen) = self.frozen.take() else { return Ok(()) };
         self.dedup.written(&frozen.dedup);
@@ -162,10 +165,7 @@ impl Frozen {
     }
 
     fn put(&self, write: &WriteTransaction) -> Result<(), StoreError> {
-        let mut table = write.open_table(POSITIONS)?;
-        for (key, row) in self.positions.dirty() {
-            table.insert(key, row)?;
-        }
+        runs::put(write, self.cursor, self.positions.dirty())?;
         let mut table = write.open_table(AUDIT)?;
         for (first, block) in self.audit.changed() {
             table.insert(first, block)?;

@@ -120,7 +120,7 @@ impl Hot {
     }
 
     /// Changed rows in the order of their keys.
-    pub(super) fn dirty(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+    pub(super) fn dirty(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> {
         let mut slots: Vec<&Slot> = self.slots.iter().filter(|slot| slot.dirty).collect();
         slots.sort_unstable_by_key(|slot| self.chunks.key(slot));
         slots.into_iter().map(|slot| (self.chunks.key(slot), self.chunks.row(slot)))

@@ -17,6 +17,7 @@ mod image;
 mod item_maps;
 mod log;
 mod query;
+mod runs;
 mod verify;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -33,6 +34,7 @@ pub use image::{Builder, Image};
 use item_maps::UnwrittenParts;
 use log::Log;
 pub use query::HistoryItem;
+use runs::{POSITION_BLOCKS, POSITION_RUNS, POSITIONS, Positions};
 pub use verify::{Verified, Verifier};
 
 use super::StoreError;
@@ -58,7 +60,6 @@ type ByBytes = TableDefinition<'static, Bytes, Bytes>;
 type ByNumber = TableDefinition<'static, u64, Bytes>;
 
 const META: TableDefinition<'static, &'static str, Bytes> = TableDefinition::new("meta");
-const POSITIONS: ByBytes = ByBytes::new("positions");
 const AUDIT: ByNumber = ByNumber::new("audit");
 const IGNORED: ByNumber = ByNumber::new("ignored");
 const DEAD: ByNumber = ByNumber::new("dead-letters");
@@ -72,8 +73,9 @@ const DEDUP_LOG: ByNumber = ByNumber::new("dedup-log");
 const DEDUP_KEYS: ByNumber = ByNumber::new("dedup-keys");
 const DEDUP_GENERATIONS: ByNumber = ByNumber::new("dedup-generations");
 
-const TABLES_BY_BYTES: &[ByBytes] = &[POSITIONS, TASKS, ITEMS, LOCATIONS, ITEM_MAPS];
-const TABLES_BY_NUMBER: &[ByNumber] = &[AUDIT, IGNORED, DEAD, SOURCES, TOTALS, DEDUP_LOG, DEDUP_KEYS, DEDUP_GENERATIONS];
+const TABLES_BY_BYTES: &[ByBytes] = &[POSITIONS, POSITION_BLOCKS, TASKS, ITEMS, LOCATIONS, ITEM_MAPS];
+const TABLES_BY_NUMBER: &[ByNumber] =
+    &[POSITION_RUNS, AUDIT, IGNORED, DEAD, SOURCES, TOTALS, DEDUP_LOG, DEDUP_KEYS, DEDUP_GENERATIONS];
 
 /// About what a dead letter takes in memory beside its record.
 const LETTER_BYTES: usize = 250;
@@ -139,7 +141,7 @@ impl Default for Meta {
 
 /// The file as of the last checkpoint.
 struct View {
-    positions: ReadOnlyTable<Bytes, Bytes>,
+    positions: Positions,
     audit: ReadOnlyTable<u64, Bytes>,
     ignored: ReadOnlyTable<u64, Bytes>,
     dead: ReadOnlyTable<u64, Bytes>,
@@ -150,10 +152,10 @@ struct View {
 }
 
 impl View {
-    fn open(database: &Database) -> Result<Self, StoreError> {
+    fn open(database: &Database, before: Option<&Self>) -> Result<Self, StoreError> {
         let t = database.begin_read()?;
         Ok(Self {
-            positions: t.open_table(POSITIONS)?,
+            positions: Positions::open(&t, before.map(|before| &before.positions))?,
             audit: t.open_table(AUDIT)?,
             ignored: t.open_table(IGNORED)?,
             dead: t.open_table(DEAD)?,
@@ -288,7 +290,7 @@ impl State {
             disk,
             path,
             cache,
-            files: Some(Files { view: View::open(&database)?, database: Arc::new(database) }),
+            files: Some(Files { view: View::open(&database, None)?, database: Arc::new(database) }),
             frozen: None,
             meta,
             dedup,
@@ -394,10 +396,7 @@ impl State {
         if let Some(row) = self.positions.get(&key).or_else(|| self.frozen.as_ref()?.positions.get(&key)) {
             return decode_position(row).map(Some);
         }
-        match view(self.files.as_ref())?.positions.get(key.as_slice())? {
-            Some(row) => decode_position(row.value()).map(Some),
-            None => Ok(None),
-        }
+        view(self.files.as_ref())?.positions.get(&key, decode_position)
     }
 
     /// Put a position.

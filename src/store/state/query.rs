@@ -79,16 +79,16 @@ impl State {
             }
         }
         let mut from_file = 0;
-        for row in view(self.files.as_ref())?.positions.range::<&[u8]>(start.as_slice()..)? {
-            let (key, value) = row?;
-            let key = PositionKey::decode(key.value())?;
+        let mut file = view(self.files.as_ref())?.positions.from(&start)?;
+        while let Some((key, row)) = file.next()? {
+            let key = PositionKey::decode(key)?;
             if warehouse.is_some_and(|w| key.warehouse != w) || from_file > rows {
                 break;
             }
             if fits(&key) {
                 from_file += 1;
                 if let btree_map::Entry::Vacant(slot) = found.entry(key) {
-                    slot.insert(decode_position(value.value())?);
+                    slot.insert(decode_position(row)?);
                 }
             }
         }
