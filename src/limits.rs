@@ -181,6 +181,8 @@ pub const DISK_LOOK_PERIOD: Duration = Duration::from_secs(1);
 
 /// redb page cache of `state.redb` (default). What is needed often is in memory as rows; the system caches the file, too.
 pub const STATE_CACHE_BYTES: usize = 8 * 1024 * 1024;
+/// redb page cache of a snapshot while it is brought up to date: what is read of it is read once, in order.
+pub const SNAPSHOT_CACHE_BYTES: usize = 1024 * 1024;
 /// A state of up to so many bytes is compared with its checksums at every start: a fraction of a second on an SSD, a few on an SD
 /// card. A larger one is when it is suspect.
 pub const STATE_CHECKED_BYTES: u64 = 64 * 1024 * 1024;

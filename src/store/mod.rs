@@ -37,7 +37,7 @@ pub use self::reserve::Reserve;
 pub const SCHEMA_VERSION: u64 = 4;
 
 /// What can go wrong with the store.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum StoreError {
     /// The file is open in another process.
     Locked(PathBuf),

@@ -277,9 +277,7 @@ impl Worker {
                 }
                 Ok(Message::Snapshot(done)) => {
                     self.checkpoint()?;
-                    if done.send(self.snapshot()).is_err() {
-                        tracing::trace!("nobody waits for this snapshot any more");
-                    }
+                    self.begin_snapshot(done);
                 }
                 Ok(Message::Poke) => {}
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => {
@@ -313,14 +311,6 @@ impl Worker {
     /// A stop was asked for, and there is no time left to fold.
     fn late(&self) -> bool {
         self.stop_by.get().is_some_and(|by| time::instant() >= *by)
-    }
-
-    fn snapshot(&self) -> Result<Seq, StoreError> {
-        if self.is_stuck() {
-            return Err(StoreError::Io("the state cannot be written".to_owned()));
-        }
-        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        state.snapshot().inspect_err(|error| self.want_room(error)).map(|()| state.meta.cursor)
     }
 
     /// A write has failed: the next try may use the reserve.
@@ -523,6 +513,8 @@ mod disk_tests;
 mod items_tests;
 #[cfg(test)]
 mod layers_tests;
+#[cfg(test)]
+mod snapshot_tests;
 #[cfg(test)]
 mod stop_tests;
 #[cfg(test)]

@@ -21,9 +21,9 @@ use crate::types::{
     Decision, Delivery, DeliveryKey, FetchFailed, Fetched, HeaderList, ItemMaps, Need, Quantity, Record, RecordBody, Seq,
 };
 
-const CACHE: usize = 4 * 1024 * 1024;
+pub(super) const CACHE: usize = 4 * 1024 * 1024;
 /// Small, so that generations are sealed within a test.
-const GENERATION: usize = 40;
+pub(super) const GENERATION: usize = 40;
 
 pub(super) fn policy() -> Policy {
     let source = |kind: &str, extra: serde_json::Value| {
@@ -127,6 +127,11 @@ impl Bench {
         bench.keep = Some(directory);
         bench.feed(&rules());
         bench
+    }
+
+    /// Its data directory.
+    pub(super) fn path(&self) -> &Path {
+        self.keep.as_ref().expect("it has one of its own").path()
     }
 
     pub(super) fn feed(&mut self, records: &[Vec<u8>]) {

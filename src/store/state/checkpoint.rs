@@ -90,13 +90,6 @@ impl State {
         }
     }
 
-    /// Copy the file beside itself as the snapshot that the journal's older records may go after. Call right after a
-    /// checkpoint, before anything else is folded.
-    pub fn snapshot(&self) -> Result<(), StoreError> {
-        let data = self.path.parent().unwrap_or(std::path::Path::new(""));
-        disk::copy_whole(&*self.disk, &self.path, &crate::store::snapshot_path(data))
-    }
-
     /// Bytes of the file.
     pub fn file_bytes(&self) -> u64 {
         disk::bytes(&*self.disk, &self.path)

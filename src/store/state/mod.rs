@@ -18,6 +18,7 @@ mod item_maps;
 mod log;
 mod query;
 mod runs;
+mod snapshot;
 mod verify;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -35,6 +36,7 @@ use item_maps::UnwrittenParts;
 use log::Log;
 pub use query::HistoryItem;
 use runs::{POSITION_BLOCKS, POSITION_RUNS, POSITIONS, Positions};
+pub use snapshot::{Made, Snapshot};
 pub use verify::{Verified, Verifier};
 
 use super::StoreError;
