@@ -32,7 +32,7 @@ pub(super) struct Writer {
 enum Job {
     /// ... of the state with this cursor.
     Checkpoint(Unwritten, Seq),
-    Snapshot(Snapshot, SnapshotDone),
+    Snapshot(Box<Snapshot>, SnapshotDone),
 }
 
 /// Who waits for a snapshot, and what came of it.
@@ -61,7 +61,7 @@ impl Writer {
                         let began = time::instant();
                         Done::Checkpoint((cursor, unwritten.write(), began.elapsed()))
                     }
-                    Job::Snapshot(snapshot, done) => Done::Snapshot(make_snapshot(snapshot, done)),
+                    Job::Snapshot(snapshot, done) => Done::Snapshot(make_snapshot(*snapshot, done)),
                 };
                 if send.send(done).is_err() {
                     return;
@@ -191,7 +191,7 @@ impl Worker {
             self.state.read().unwrap_or_else(PoisonError::into_inner).begin_snapshot()
         };
         match begun {
-            Ok(snapshot) => self.writer.begin(Job::Snapshot(snapshot, done)),
+            Ok(snapshot) => self.writer.begin(Job::Snapshot(Box::new(snapshot), done)),
             Err(error) => {
                 if done.send(Err(error)).is_err() {
                     tracing::trace!("nobody waits for this snapshot any more");

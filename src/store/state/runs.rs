@@ -100,12 +100,14 @@ fn block_key(run: u64, block: u32) -> [u8; 12] {
     key
 }
 
-/// The first row of a block from an offset on, and where the next one begins; `None` at its end.
-fn row_at(block: &[u8], at: usize) -> Result<Option<(&[u8], &[u8], usize)>, StoreError> {
+/// Key and row of a position.
+type Row<'a> = (&'a [u8], &'a [u8]);
+
+/// The row of a block at an offset; `None` at its end.
+fn row_at(block: &[u8], at: usize) -> Result<Option<Row<'_>>, StoreError> {
     let Some(rest) = block.get(at..).filter(|rest| !rest.is_empty()) else { return Ok(None) };
     let mut r = Reader::new(rest);
-    let (key, row) = (r.bytes("key")?, r.bytes("position")?);
-    Ok(Some((key, row, at + framed(key, row))))
+    Ok(Some((r.bytes("key")?, r.bytes("position")?)))
 }
 
 /// Bytes that a row takes in a block.
@@ -132,14 +134,13 @@ impl Positions {
             let (number, row) = row?;
             let number = number.value();
             let known = known.and_then(|known| known.runs.iter().find(|(n, _)| *n == number));
-            let run = match known {
-                Some((_, run)) => Arc::clone(run),
-                None => {
-                    let count: u32 = Reader::new(row.value()).small("blocks")?;
-                    let index = blocks.get(&block_key(number, count)[..])?;
-                    let index = index.ok_or_else(|| StoreError::Row(format!("run {number} has no index")))?;
-                    Arc::new(Run::decode(index.value())?)
-                }
+            let run = if let Some((_, run)) = known {
+                Arc::clone(run)
+            } else {
+                let count: u32 = Reader::new(row.value()).small("blocks")?;
+                let index = blocks.get(&block_key(number, count)[..])?;
+                let index = index.ok_or_else(|| StoreError::Row(format!("run {number} has no index")))?;
+                Arc::new(Run::decode(index.value())?)
             };
             runs.push((number, run));
         }
@@ -161,11 +162,11 @@ impl Positions {
                 return Err(StoreError::Row(format!("run {number} lacks a block")));
             };
             let (block, mut at) = (block.value(), 0);
-            while let Some((found, row, next)) = row_at(block, at)? {
+            while let Some((found, row)) = row_at(block, at)? {
                 if found == key {
                     return decode(row).map(Some);
                 }
-                at = next;
+                at += framed(found, row);
             }
         }
         self.table.get(key)?.map(|row| decode(row.value())).transpose()
@@ -192,7 +193,7 @@ fn last_block(number: u64, run: &Run) -> [u8; 12] {
 enum Rest<'a> {
     Table(Range<'a, Bytes, Bytes>),
     Blocks(Range<'a, Bytes, Bytes>),
-    Changed(Box<dyn Iterator<Item = (&'a [u8], &'a [u8])> + 'a>),
+    Changed(Box<dyn Iterator<Item = Row<'a>> + 'a>),
 }
 
 /// One of those that are merged, and its next row.
@@ -231,9 +232,9 @@ impl<'a> Source<'a> {
                 None => self.ended = true,
             },
             Rest::Blocks(range) => loop {
-                if let Some((key, row, next)) = row_at(block, *at)? {
+                if let Some((key, row)) = row_at(block, *at)? {
                     found(key, row);
-                    *at = next;
+                    *at += framed(key, row);
                     break;
                 }
                 let Some((_, next)) = range.next().transpose()? else {
@@ -257,7 +258,7 @@ pub(super) struct Merged<'a> {
 
 impl Merged<'_> {
     /// The next key and row.
-    pub(super) fn next(&mut self) -> Result<Option<(&[u8], &[u8])>, StoreError> {
+    pub(super) fn next(&mut self) -> Result<Option<Row<'_>>, StoreError> {
         let mut least: Option<usize> = None;
         for i in 0..self.sources.len() {
             let (before, rest) = self.sources.split_at_mut(i);
@@ -287,7 +288,7 @@ impl Merged<'_> {
 pub(super) fn put<'a>(
     write: &WriteTransaction,
     cursor: u64,
-    changed: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + 'a,
+    changed: impl ExactSizeIterator<Item = Row<'a>> + 'a,
 ) -> Result<(), StoreError> {
     if changed.len() == 0 {
         return Ok(());
@@ -310,7 +311,9 @@ pub(super) fn put<'a>(
     }
     {
         let blocks = write.open_table(POSITION_BLOCKS)?;
-        let mut sources = vec![Source::new(Rest::Changed(Box::new(changed.map(|(key, row)| (key, row)))))];
+        #[expect(clippy::map_identity, reason = "it gives them the shorter life of the blocks")]
+        let changed = changed.map(|(key, row)| (key, row));
+        let mut sources = vec![Source::new(Rest::Changed(Box::new(changed)))];
         for (number, count) in &runs {
             let range = blocks.range::<&[u8]>(&block_key(*number, 0)[..]..&block_key(*number, *count)[..])?;
             sources.push(Source::new(Rest::Blocks(range)));
@@ -330,7 +333,7 @@ pub(super) fn put<'a>(
 fn put_run<'a>(
     write: &WriteTransaction,
     number: u64,
-    changed: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])>,
+    changed: impl ExactSizeIterator<Item = Row<'a>>,
 ) -> Result<(), StoreError> {
     let mut blocks = write.open_table(POSITION_BLOCKS)?;
     let mut run = RunBuilder { hashes: Vec::with_capacity(changed.len()), ..RunBuilder::default() };

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::event::{DUPLICATE_EVERY, Events};
 use crate::figures::{micros, nanos, percentile, rounded};
-use crate::{Failure, closed, gateway, make, process, wire};
+use crate::{Failure, closed, device, gateway, make, process, wire};
 
 /// How often progress is looked at.
 const LOOK: Duration = Duration::from_millis(5);
@@ -43,6 +43,9 @@ pub(crate) struct Args {
     /// Different ids
     #[arg(long)]
     keys: u64,
+    /// A directory on the disk that the gateway writes to: what the disk was given is counted, too
+    #[arg(long)]
+    disk: Option<PathBuf>,
     /// Slices of equal size
     #[arg(long, default_value_t = 20)]
     slices: u64,
@@ -75,9 +78,12 @@ struct Mark {
     lag: u64,
     server: process::Usage,
     client: process::Usage,
+    /// Bytes that the disk was given so far.
+    disk: Option<u64>,
 }
 
 fn mark(args: &Args, shared: &Shared) -> Result<Mark, Failure> {
+    let disk = disk_written(args)?;
     let status = gateway::status(args.admin)?;
     Ok(Mark {
         at: Instant::now(),
@@ -86,7 +92,12 @@ fn mark(args: &Args, shared: &Shared) -> Result<Mark, Failure> {
         lag: status.lag,
         server: process::of(&[args.pid])?,
         client: process::of(&[std::process::id()])?,
+        disk,
     })
+}
+
+fn disk_written(args: &Args) -> Result<Option<u64>, Failure> {
+    Ok(args.disk.as_deref().map(device::written).transpose()?.flatten())
 }
 
 /// Run it, print one row with all slices.
@@ -194,6 +205,7 @@ fn slice_row(before: &Mark, now: &Mark, shared: &Shared) -> Value {
         "cpu_seconds_per_100k": per_100k(now.server.cpu_seconds - before.server.cpu_seconds),
         "client_cpu_seconds_per_100k": per_100k(now.client.cpu_seconds - before.client.cpu_seconds),
         "bytes_per_event": rounded((now.server.write_bytes - before.server.write_bytes) as f64 / answered.max(1) as f64, 1),
+        "disk_bytes_per_event": before.disk.zip(now.disk).map(|(b, n)| rounded((n - b) as f64 / answered.max(1) as f64, 1)),
         "peak_rss_bytes": now.server.peak_rss_bytes,
     })
 }
@@ -202,6 +214,7 @@ fn summary(args: &Args, answered: u64, marks: &[(Mark, Value)]) -> Result<Value,
     let caught_up = gateway::folded(args.admin)?;
     let (status, server) = (gateway::status(args.admin)?, process::of(&[args.pid])?);
     let Some((first, _)) = marks.first() else { return Err("no look at the beginning".to_owned()) };
+    let disk = first.disk.zip(disk_written(args)?).map(|(first, last)| last - first);
     let slices: Vec<&Value> = marks.iter().skip(1).map(|(_, row)| row).collect();
     let ratio = |name: &str| {
         let rate = |row: Option<&&Value>| row.and_then(|row| row.get(name)?.as_f64());
@@ -217,6 +230,7 @@ fn summary(args: &Args, answered: u64, marks: &[(Mark, Value)]) -> Result<Value,
         "folded_last_over_first": rounded(both.1, 4), "catch_up_seconds": rounded(caught_up.as_secs_f64(), 3),
         "cpu_seconds": rounded(server.cpu_seconds - first.server.cpu_seconds, 2),
         "write_bytes": server.write_bytes - first.server.write_bytes,
+        "disk_bytes": disk, "disk_bytes_per_event": disk.map(|bytes| rounded(bytes as f64 / answered.max(1) as f64, 1)),
         "peak_rss_bytes": server.peak_rss_bytes, "slices": slices,
     }))
 }

@@ -12,6 +12,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command that prints its findings")]
 
 mod closed;
+mod device;
 mod disk;
 mod event;
 mod figures;

@@ -206,8 +206,9 @@ impl Rows {
             self.section("rebuild").filter_map(|row| Some(number(row, "events")? / number(row, "folded_seconds")?));
         let tail =
             self.closed("stockgate", CONNECTIONS).filter_map(|row| Some(number(row, "p99_us")? / number(row, "p50_us")?));
-        let written =
-            [self.middle("stockgate", CONNECTIONS, "bytes_per_event"), self.median_of("growth", "bytes_per_event")];
+        // what the disk was given, where that is known
+        let grown = self.median_of("growth", "disk_bytes_per_event").or_else(|| self.median_of("growth", "bytes_per_event"));
+        let written = [self.middle("stockgate", CONNECTIONS, "bytes_per_event"), grown];
         let written = written.into_iter().flatten().max_by(f64::total_cmp);
         let found = [
             ("cpu_per_event_over_nginx_64", self.ratio("nginx", CONNECTIONS, "cpu_seconds_per_100k"), 3),
@@ -308,10 +309,11 @@ fn other_sections(rows: &Rows) -> String {
         write_line(
             line,
             format_args!(
-                "\ngrowth to {:.0} remembered ids and {:.0} levels: {:.2} CPU s/100k, {:.0} bytes/event, journal {:.0} MiB, state {:.0} MiB",
+                "\ngrowth to {:.0} remembered ids and {:.0} levels: {:.2} CPU s/100k, {:.0} bytes/event by the disk's count ({:.0} by the process's), journal {:.0} MiB, state {:.0} MiB",
                 get("remembered"),
                 get("levels"),
                 get("cpu_seconds_per_100k"),
+                get("disk_bytes_per_event"),
                 get("bytes_per_event"),
                 get("journal_bytes") / MIB,
                 get("state_bytes") / MIB
@@ -322,7 +324,7 @@ fn other_sections(rows: &Rows) -> String {
             write_line(
                 line,
                 format_args!(
-                    "{:>10.0} events: {:>7.0}/s, folded {:>7.0}/s, behind {:>8.0}, p50 {:>6.2} ms, p99 {:>7.2} ms, CPU {:>5.2} + client {:>5.2} s/100k",
+                    "{:>10.0} events: {:>7.0}/s, folded {:>7.0}/s, behind {:>8.0}, p50 {:>6.2} ms, p99 {:>7.2} ms, CPU {:>5.2} + client {:>5.2} s/100k, {:>6.0} bytes/event ({:.0})",
                     get("answered"),
                     get("rate"),
                     get("folded_rate"),
@@ -330,7 +332,9 @@ fn other_sections(rows: &Rows) -> String {
                     get("p50_us") / 1e3,
                     get("p99_us") / 1e3,
                     get("cpu_seconds_per_100k"),
-                    get("client_cpu_seconds_per_100k")
+                    get("client_cpu_seconds_per_100k"),
+                    get("disk_bytes_per_event"),
+                    get("bytes_per_event")
                 ),
             );
         }
