@@ -20,14 +20,14 @@ pub struct Keep {
 }
 
 /// A piece of the journal is removed when it is at least this share of what is kept, or a day after the last: each removal
-/// costs a snapshot, which is a copy of the whole state, and flash wears.
+/// needs a snapshot that is brought up to date, in which most positions have changed by then, and flash wears.
 const PIECES: u64 = 8;
 const AT_LEAST_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// Look once a minute until told to stop, and at once when the disk has become full (`tight`): then every piece is worth it.
 ///
-/// `folded` says up to where the state is durable; `snapshot` makes the copy of the state that stands for the removed records
-/// from then on, and says up to where it reaches. Without one nothing is removed: state and journal together always hold
+/// `folded` says up to where the state is durable; `snapshot` brings the copy of the state up to date that stands for the removed
+/// records from then on, and says up to where it reaches. Without one nothing is removed: state and journal together always hold
 /// everything that was ever acknowledged.
 pub async fn run<F, S>(
     journal: Appender,

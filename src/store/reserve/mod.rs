@@ -10,14 +10,14 @@
 //! a floor as well: the journal then stops *before* a write fails, so no half-written commit has to be repaired on a full disk.
 //!
 //! Its size: [`RESERVE_BYTES`](crate::limits::RESERVE_BYTES) (`store.reserve`) for a checkpoint, and once more the size of the
-//! state, because a snapshot is a copy of it. It grows with the state while half of the free space allows it.
+//! state, because a snapshot is a copy of it, at first. It grows with the state while half of the free space allows it.
 //!
 //! A file system that cannot give such a file (a limit on file sizes) goes without; the floor still holds. Quotas are seen
 //! when a write fails.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -257,7 +257,8 @@ impl Space for DataDirectory {
         let mut file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(self.file())?;
         let before = file.metadata()?.len();
         let allocated = match fallocate(&file, FallocateFlags::empty(), 0, bytes) {
-            Err(Errno::OPNOTSUPP) => fill(&mut file, bytes),
+            // what is there already is not written again: a reserve grows often
+            Err(Errno::OPNOTSUPP) => fill(&mut file, if self.held() == before { before } else { 0 }, bytes),
             other => other.map_err(io::Error::from),
         };
         // what it got of the rest is of use to others
@@ -280,9 +281,10 @@ impl Space for DataDirectory {
 }
 
 /// Blocks the slow way, for file systems that cannot allocate them unwritten.
-fn fill(file: &mut File, bytes: u64) -> io::Result<()> {
+fn fill(file: &mut File, from: u64, to: u64) -> io::Result<()> {
+    file.seek(SeekFrom::Start(from))?;
     let zeros = vec![0; 1 << 20];
-    for _ in 0..bytes / MIB {
+    for _ in 0..to.saturating_sub(from) / MIB {
         file.write_all(&zeros)?;
     }
     file.sync_all()

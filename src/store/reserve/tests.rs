@@ -1,3 +1,4 @@
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::*;
@@ -172,9 +173,16 @@ fn the_file_has_real_blocks_and_goes_at_once() {
     // a hole is no room
     File::create(directory.path().join(FILE)).and_then(|f| f.set_len(5 * MIB)).expect("makes");
     assert_eq!(space.held(), 0);
-    let mut file = File::create(directory.path().join(FILE)).expect("makes");
-    fill(&mut file, 2 * MIB).expect("writes");
+    let path = directory.path().join(FILE);
+    let mut file = File::options().create(true).truncate(true).read(true).write(true).open(path).expect("makes");
+    fill(&mut file, 0, 2 * MIB).expect("writes");
     assert_eq!(space.held(), 2 * MIB);
+    file.write_all_at(b"there", 0).expect("writes");
+    fill(&mut file, 2 * MIB, 3 * MIB).expect("writes");
+    assert_eq!(space.held(), 3 * MIB);
+    let mut start = [0; 5];
+    file.read_exact_at(&mut start, 0).expect("reads");
+    assert_eq!(&start, b"there", "what was there is not written again");
 }
 
 #[test]
