@@ -1,18 +1,20 @@
 //! A state whose disk stops giving out its pages while records are folded.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{Fold, refold};
+use super::{Fold, FoldHandle, refold};
 use crate::store::codec::encode_record;
 use crate::store::disk::failing::FailingDisk;
 use crate::store::journal::{Appender, Journal};
-use crate::store::state::{State, Verifier};
+use crate::store::state::{SharedState, State, Verifier};
 use crate::time::Timestamp;
 use crate::types::{Fetched, ItemMaps, Need, Record, RecordBody};
 
@@ -68,53 +70,99 @@ fn digest_of(data: &Path) -> [u8; 32] {
     state.digest().expect("reads")
 }
 
+/// A gateway's store whose levels of `skus` are 5, with nothing in memory and next to nothing in the page cache.
+struct Site {
+    directory: TempDir,
+    disk: Arc<FailingDisk>,
+    journal: Journal,
+    appender: Appender,
+    writer: JoinHandle<()>,
+    state: SharedState,
+    fold: FoldHandle,
+    thread: JoinHandle<()>,
+    skus: Vec<String>,
+}
+
+impl Site {
+    /// `period`: of checkpoints.
+    fn new(period: Duration) -> Self {
+        let directory = TempDir::new().expect("a directory");
+        let data = directory.path();
+        let journal = Journal::open(data, CACHE, 0).expect("opens");
+        let (appender, writer) = journal.start(64, |_| {}).expect("starts");
+        let skus: Vec<String> = (0..2000).map(|n| format!("SKU-{n:05}-{}", "x".repeat(60))).collect();
+        policy(&appender);
+        answer(&appender, &skus, 5);
+        let disk = Arc::new(FailingDisk::default());
+        {
+            let mut state = State::open_on(disk.clone(), data, CACHE, GENERATION).expect("opens");
+            refold(&journal, &mut state, u64::MAX).expect("folds");
+        }
+        let state = State::open_on(disk.clone(), data, 0, GENERATION).expect("opens");
+        let state = Arc::new(RwLock::new(state));
+        let fold = Fold::new(&state, ItemMaps::default());
+        let handle = fold.handle();
+        let thread = fold.start(Arc::clone(&state), journal.clone(), period).expect("starts");
+        Self { directory, disk, journal, appender, writer, state, fold: handle, thread, skus }
+    }
+
+    fn answer(&self, skus: Range<usize>, quantity: i64) {
+        answer(&self.appender, self.skus.get(skus).expect("so many"), quantity);
+    }
+
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wait until all is folded, end, and compare with what the journal alone gives.
+    fn ends_whole(self) {
+        let (mut folded, head) = (self.fold.folded(), self.journal.head());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let reached = runtime
+            .block_on(async { tokio::time::timeout(PATIENCE, folded.wait_for(|cursor| *cursor == head)).await.is_ok() });
+        assert!(reached, "the fold goes on by itself");
+        assert!(!self.fold.stuck());
+        self.fold.stop(crate::time::instant() + PATIENCE);
+        self.thread.join().expect("ends");
+        drop(self.appender);
+        self.writer.join().expect("ends");
+        self.journal.close();
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        assert_eq!(state.digest().expect("reads"), digest_of(self.directory.path()));
+        assert_eq!(Verifier::all(&state).expect("reads").problems, [] as [String; 0]);
+    }
+}
+
 #[test]
 fn a_record_that_was_half_folded_when_the_disk_failed_acts_once() {
-    let directory = TempDir::new().expect("a directory");
-    let data = directory.path();
-    let journal = Journal::open(data, CACHE, 0).expect("opens");
-    let (appender, writer) = journal.start(64, |_| {}).expect("starts");
-    let skus: Vec<String> = (0..2000).map(|n| format!("SKU-{n:05}-{}", "x".repeat(60))).collect();
-    let (hot, cold) = skus.split_at(1);
-    policy(&appender);
-    answer(&appender, &skus, 5);
-    let disk = Arc::new(FailingDisk::default());
-    {
-        let mut state = State::open_on(disk.clone(), data, CACHE, GENERATION).expect("opens");
-        refold(&journal, &mut state, u64::MAX).expect("folds");
-    }
-    // nothing is in memory, and next to nothing in the page cache
-    let state = State::open_on(disk.clone(), data, 0, GENERATION).expect("opens");
-    let state = Arc::new(RwLock::new(state));
-    let fold = Fold::new(&state, ItemMaps::default());
-    let handle = fold.handle();
-    let thread = fold.start(Arc::clone(&state), journal.clone(), NEVER).expect("starts");
-    answer(&appender, hot, 6);
-    handle.checkpoint();
-    answer(&appender, hot, 7);
+    let site = Site::new(NEVER);
+    site.answer(0..1, 6);
+    site.fold.checkpoint();
+    site.answer(0..1, 7);
     // the first of these is known, the others have to be read
-    disk.broken.store(true, Ordering::Release);
-    answer(&appender, &[hot, cold].concat(), 8);
-    handle.checkpoint();
-    assert!(handle.stuck() && handle.alive(), "it waits for the disk");
-    let read = || state.read().unwrap_or_else(PoisonError::into_inner);
-    assert!(read().stock(None, None, 10).is_err(), "nobody sees half a record");
-    let durable = handle.durable_cursor();
-    assert_eq!(durable, 3, "as before");
+    site.disk.broken.store(true, Ordering::Release);
+    site.answer(0..2000, 8);
+    site.fold.checkpoint();
+    assert!(site.fold.stuck() && site.fold.alive(), "it waits for the disk");
+    assert!(site.state().stock(None, None, 10).is_err(), "nobody sees half a record");
+    assert_eq!(site.fold.durable_cursor(), 3, "as before");
+    site.disk.broken.store(false, Ordering::Release);
+    site.answer(1..2000, 9);
+    site.ends_whole();
+}
 
-    disk.broken.store(false, Ordering::Release);
-    answer(&appender, cold, 9);
-    let mut folded = handle.folded();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    let reached =
-        runtime.block_on(async { tokio::time::timeout(PATIENCE, folded.wait_for(|cursor| *cursor == 6)).await.is_ok() });
-    assert!(reached, "the fold goes on by itself");
-    assert!(!handle.stuck());
-    handle.stop(crate::time::instant() + PATIENCE);
-    thread.join().expect("ends");
-    drop(appender);
-    writer.join().expect("ends");
-    journal.close();
-    assert_eq!(read().digest().expect("reads"), digest_of(data));
-    assert_eq!(Verifier::all(&read()).expect("reads").problems, [] as [String; 0]);
+#[test]
+fn nobody_sees_half_a_record_while_a_checkpoint_is_still_being_written() {
+    let site = Site::new(Duration::from_millis(1));
+    site.disk.stalled.begin();
+    site.answer(0..1, 6);
+    site.disk.stalled.until_met();
+    // the first of these is known, the others have to be read; and what is being written keeps the fold from opening the file again
+    site.disk.broken.store(true, Ordering::Release);
+    site.answer(0..2000, 8);
+    site.disk.refused.wait();
+    assert!(site.state().stock(None, None, 10).is_err(), "nobody sees half a record");
+    site.disk.broken.store(false, Ordering::Release);
+    site.disk.stalled.end();
+    site.ends_whole();
 }

@@ -10,11 +10,32 @@ use redb::{Builder, DatabaseError, StorageBackend};
 
 use super::{Disk, Entry, Reader, RealDisk};
 
-/// The disk of this machine; while `broken`, databases cannot read, while `stalled`, their syncs do not return.
+/// The disk of this machine; while `broken`, databases cannot read (`refused`: one has tried), while `stalled`, their syncs do not return.
 #[derive(Debug, Default)]
 pub(crate) struct FailingDisk {
     pub(crate) broken: Arc<AtomicBool>,
+    pub(crate) refused: Arc<Latch>,
     pub(crate) stalled: Arc<Stall>,
+}
+
+/// Something that has happened, or not yet.
+#[derive(Debug, Default)]
+pub(crate) struct Latch {
+    has: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Latch {
+    /// Returns when it has.
+    pub(crate) fn wait(&self) {
+        let has = self.has.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.changed.wait_while(has, |has| !*has).unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn set(&self) {
+        *self.has.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_all();
+    }
 }
 
 /// What a sync waits for.
@@ -61,6 +82,7 @@ impl Stall {
 struct Backend {
     file: FileBackend,
     broken: Arc<AtomicBool>,
+    refused: Arc<Latch>,
     stalled: Arc<Stall>,
 }
 
@@ -71,6 +93,7 @@ impl StorageBackend for Backend {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         if self.broken.load(Ordering::Acquire) {
+            self.refused.set();
             return Err(io::Error::other("a bad sector"));
         }
         self.file.read(offset, out)
@@ -94,7 +117,8 @@ impl Disk for FailingDisk {
     fn file(&self, path: &Path) -> Result<Box<dyn StorageBackend>, DatabaseError> {
         let opened = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let file = FileBackend::new(opened.map_err(|error| DatabaseError::Storage(error.into()))?)?;
-        Ok(Box::new(Backend { file, broken: Arc::clone(&self.broken), stalled: Arc::clone(&self.stalled) }))
+        let (broken, refused, stalled) = (Arc::clone(&self.broken), Arc::clone(&self.refused), Arc::clone(&self.stalled));
+        Ok(Box::new(Backend { file, broken, refused, stalled }))
     }
 
     fn reader(&self, path: &Path, builder: &Builder) -> Result<Reader, DatabaseError> {

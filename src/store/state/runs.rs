@@ -10,10 +10,11 @@
 //! |---|---|---|
 //! | `positions` | key of a position | position |
 //! | `position-runs` | run | how many blocks it has |
-//! | `position-blocks` | run, block (eight and four bytes) | keys and positions, each behind its length; behind the last block: first keys, filter |
+//! | `position-blocks` | run, block (eight and four bytes) | a block: keys and positions, each behind its length; where each begins, and how many there are, in two bytes each. Behind the last block: first keys, filter |
 //!
 //! A run's number is the cursor of its checkpoint: it grows, and no other run ever has it.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use redb::{Range, ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, WriteTransaction};
@@ -103,16 +104,47 @@ fn block_key(run: u64, block: u32) -> [u8; 12] {
 /// Key and row of a position.
 type Row<'a> = (&'a [u8], &'a [u8]);
 
-/// The row of a block at an offset; `None` at its end.
-fn row_at(block: &[u8], at: usize) -> Result<Option<Row<'_>>, StoreError> {
-    let Some(rest) = block.get(at..).filter(|rest| !rest.is_empty()) else { return Ok(None) };
-    let mut r = Reader::new(rest);
-    Ok(Some((r.bytes("key")?, r.bytes("position")?)))
-}
+/// Bytes of a number in a block.
+const NUMBER_BYTES: usize = 2;
 
 /// Bytes that a row takes in a block.
 fn framed(key: &[u8], row: &[u8]) -> usize {
-    count_bytes(key.len() as u64) + key.len() + count_bytes(row.len() as u64) + row.len()
+    count_bytes(key.len() as u64) + key.len() + count_bytes(row.len() as u64) + row.len() + NUMBER_BYTES
+}
+
+/// The number that stands so many numbers before the end of a block.
+fn number(block: &[u8], before_end: usize) -> Option<usize> {
+    let at = block.len().checked_sub(before_end * NUMBER_BYTES)?;
+    let bytes = block.get(at..)?.first_chunk::<NUMBER_BYTES>()?;
+    Some(usize::from(u16::from_be_bytes(*bytes)))
+}
+
+/// Rows of a block.
+fn rows_of(block: &[u8]) -> Result<usize, StoreError> {
+    number(block, 1).ok_or_else(|| StoreError::Row("a block is cut short".to_owned()))
+}
+
+/// One of `rows` rows of a block.
+fn row_of(block: &[u8], rows: usize, index: usize) -> Result<Row<'_>, StoreError> {
+    let begins = number(block, rows.saturating_sub(index) + 1).and_then(|at| block.get(at..));
+    let mut r = Reader::new(begins.ok_or_else(|| StoreError::Row("a block is cut short".to_owned()))?);
+    Ok((r.bytes("key")?, r.bytes("position")?))
+}
+
+/// The position of a key in a block.
+fn find<'a>(block: &'a [u8], key: &[u8]) -> Result<Option<&'a [u8]>, StoreError> {
+    let rows = rows_of(block)?;
+    let (mut low, mut high) = (0, rows);
+    while low < high {
+        let middle = low.midpoint(high);
+        let (found, row) = row_of(block, rows, middle)?;
+        match found.cmp(key) {
+            Ordering::Equal => return Ok(Some(row)),
+            Ordering::Less => low = middle + 1,
+            Ordering::Greater => high = middle,
+        }
+    }
+    Ok(None)
 }
 
 // ---- reading ------------------------------------------------------------------------------------------------------------
@@ -161,12 +193,8 @@ impl Positions {
             let Some(block) = self.blocks.get(&block_key(*number, run.block_of(key))[..])? else {
                 return Err(StoreError::Row(format!("run {number} lacks a block")));
             };
-            let (block, mut at) = (block.value(), 0);
-            while let Some((found, row)) = row_at(block, at)? {
-                if found == key {
-                    return decode(row).map(Some);
-                }
-                at += framed(found, row);
+            if let Some(row) = find(block.value(), key)? {
+                return decode(row).map(Some);
             }
         }
         self.table.get(key)?.map(|row| decode(row.value())).transpose()
@@ -200,6 +228,7 @@ enum Rest<'a> {
 struct Source<'a> {
     rest: Rest<'a>,
     block: Vec<u8>,
+    /// Rows of the block that were read.
     at: usize,
     key: Vec<u8>,
     row: Vec<u8>,
@@ -232,9 +261,11 @@ impl<'a> Source<'a> {
                 None => self.ended = true,
             },
             Rest::Blocks(range) => loop {
-                if let Some((key, row)) = row_at(block, *at)? {
+                let rows = if block.is_empty() { 0 } else { rows_of(block)? };
+                if *at < rows {
+                    let (key, row) = row_of(block, rows, *at)?;
                     found(key, row);
-                    *at += framed(key, row);
+                    *at += 1;
                     break;
                 }
                 let Some((_, next)) = range.next().transpose()? else {
@@ -337,21 +368,21 @@ fn put_run<'a>(
 ) -> Result<(), StoreError> {
     let mut blocks = write.open_table(POSITION_BLOCKS)?;
     let mut run = RunBuilder { hashes: Vec::with_capacity(changed.len()), ..RunBuilder::default() };
-    let mut block = Writer::with_capacity(BLOCK_BYTES);
+    let mut block = BlockBuilder::default();
     let mut count = 0;
     for (key, row) in changed {
         run.hashes.push(hash(key));
-        if !block.as_slice().is_empty() && block.as_slice().len() + framed(key, row) > BLOCK_BYTES {
-            blocks.insert(&block_key(number, count)[..], block.as_slice())?;
+        if !block.is_empty() && block.bytes() + framed(key, row) > BLOCK_BYTES {
+            blocks.insert(&block_key(number, count)[..], block.finish())?;
             count += 1;
-            block = Writer::reusing(block.finish(), BLOCK_BYTES);
+            block.clear();
         }
-        if block.as_slice().is_empty() {
+        if block.is_empty() {
             run.begin_block(key);
         }
-        block.bytes(key).bytes(row);
+        block.push(key, row);
     }
-    blocks.insert(&block_key(number, count)[..], block.as_slice())?;
+    blocks.insert(&block_key(number, count)[..], block.finish())?;
     count += 1;
     let index = Run { firsts: run.firsts, ends: run.ends, filter: Filter::of(run.hashes) };
     blocks.insert(&block_key(number, count)[..], index.encode().as_slice())?;
@@ -359,6 +390,42 @@ fn put_run<'a>(
     row.count(u64::from(count));
     write.open_table(POSITION_RUNS)?.insert(number, row.as_slice())?;
     Ok(())
+}
+
+#[derive(Default)]
+struct BlockBuilder {
+    rows: Writer,
+    begins: Vec<u16>,
+}
+
+impl BlockBuilder {
+    fn is_empty(&self) -> bool {
+        self.begins.is_empty()
+    }
+
+    fn bytes(&self) -> usize {
+        self.rows.as_slice().len() + (self.begins.len() + 1) * NUMBER_BYTES
+    }
+
+    fn push(&mut self, key: &[u8], row: &[u8]) {
+        let begins = self.rows.as_slice().len();
+        self.begins.push(u16::try_from(begins).expect("a row begins within a page"));
+        self.rows.bytes(key).bytes(row);
+    }
+
+    /// Its bytes. Nothing else can be pushed before it is cleared.
+    fn finish(&mut self) -> &[u8] {
+        let rows = u16::try_from(self.begins.len()).expect("fewer than bytes in a page");
+        for number in self.begins.iter().chain([&rows]) {
+            self.rows.raw(&number.to_be_bytes());
+        }
+        self.rows.as_slice()
+    }
+
+    fn clear(&mut self) {
+        self.begins.clear();
+        self.rows = Writer::reusing(std::mem::take(&mut self.rows).finish(), BLOCK_BYTES);
+    }
 }
 
 #[derive(Default)]
