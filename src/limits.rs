@@ -158,7 +158,7 @@ pub const JOURNAL_CACHE_BYTES: usize = 2 * 1024 * 1024;
 /// Committed batches the fold may lag behind in memory; past it the fold reads the journal itself.
 pub const FOLD_QUEUE_BATCHES: usize = 64;
 /// ... and in bytes.
-pub const FOLD_QUEUE_BYTES: usize = 8 * 1024 * 1024;
+pub const FOLD_QUEUE_BYTES: usize = 4 * 1024 * 1024;
 /// How long raw deliveries are kept (default). Above every platform's retry horizon (48 h) and a long weekend.
 pub const RETENTION_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
 /// Bytes of raw deliveries kept (default): a small SD card keeps room.
@@ -168,8 +168,8 @@ pub const RETENTION_PERIOD: Duration = Duration::from_secs(60);
 
 // ---- disk --------------------------------------------------------------------------------------------------------
 
-/// Room kept back on the disk (default), beside a copy of the state's size: what one checkpoint writes. It is twice
-/// [`CHECKPOINT_BYTES`], because a page is written whole and beside the one that it replaces.
+/// Room kept back on the disk (default), beside a copy of the state's size: what a few checkpoints write. One that merges runs
+/// (`store::state`) writes at most the positions again, for which there is the room of that copy.
 pub const RESERVE_BYTES: u64 = 32 * 1024 * 1024;
 /// With less free space than this no delivery is acknowledged: twice what the largest commit writes
 /// ([`JOURNAL_BATCH_BYTES`]).
@@ -193,9 +193,9 @@ pub const FOLD_STEP_RECORDS: usize = 512;
 pub const CHECKPOINT_PERIOD: Duration = Duration::from_secs(30);
 /// ... or after this many folded records: bounds what a start after a crash has to fold.
 pub const CHECKPOINT_RECORDS: u64 = 131_072;
-/// ... or when rows that are not yet written take about so many bytes. The more a checkpoint gathers, the fewer times a page is
-/// written; with a million positions this is about a hundred thousand changes. As many again may be on their way into the file.
-pub const CHECKPOINT_BYTES: usize = 12 * 1024 * 1024;
+/// ... or when rows that are not yet written take about so many bytes: some twenty thousand changes. They go into the file as runs,
+/// so that more of them would not save much writing, and as many again may be on their way there.
+pub const CHECKPOINT_BYTES: usize = 4 * 1024 * 1024;
 /// Keys in one dedup generation; a full one is sealed, sorted and gets a filter.
 pub const DEDUP_GENERATION_KEYS: usize = 131_072;
 /// Positions kept in memory between checkpoints.

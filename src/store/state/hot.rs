@@ -4,8 +4,9 @@
 //! times the memory, and this bounds how many changes a checkpoint can gather, which bounds how often a page of the file is
 //! written again.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 
+use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 /// Bytes of a chunk; a row that is larger has one to itself. Chunks, because one text that grows is copied as it grows, and for
