@@ -165,7 +165,9 @@ impl State {
                 return Ok(());
             }
         }
-        let logical = |name: &str| !matches!(name, "positions" | "position-blocks" | "position-runs" | "dedup-generations");
+        let logical = |name: &str| {
+            !matches!(name, "positions" | "position-blocks" | "position-merged" | "position-runs" | "dedup-generations")
+        };
         for definition in TABLES_BY_BYTES.iter().filter(|d| logical(d.name())) {
             let name = definition.name().to_owned();
             for row in read.open_table(*definition)?.range::<&[u8]>(..)? {

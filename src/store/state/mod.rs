@@ -35,7 +35,7 @@ pub use image::{Builder, Image};
 use item_maps::UnwrittenParts;
 use log::Log;
 pub use query::HistoryItem;
-use runs::{POSITION_BLOCKS, POSITION_RUNS, POSITIONS, Positions};
+use runs::{POSITION_BLOCKS, POSITION_MERGED, POSITION_RUNS, POSITIONS, Positions};
 pub use snapshot::{Made, Snapshot};
 pub use verify::{Verified, Verifier};
 
@@ -75,7 +75,7 @@ const DEDUP_LOG: ByNumber = ByNumber::new("dedup-log");
 const DEDUP_KEYS: ByNumber = ByNumber::new("dedup-keys");
 const DEDUP_GENERATIONS: ByNumber = ByNumber::new("dedup-generations");
 
-const TABLES_BY_BYTES: &[ByBytes] = &[POSITIONS, POSITION_BLOCKS, TASKS, ITEMS, LOCATIONS, ITEM_MAPS];
+const TABLES_BY_BYTES: &[ByBytes] = &[POSITIONS, POSITION_BLOCKS, POSITION_MERGED, TASKS, ITEMS, LOCATIONS, ITEM_MAPS];
 const TABLES_BY_NUMBER: &[ByNumber] =
     &[POSITION_RUNS, AUDIT, IGNORED, DEAD, SOURCES, TOTALS, DEDUP_LOG, DEDUP_KEYS, DEDUP_GENERATIONS];
 

@@ -16,8 +16,8 @@ use redb::{
 };
 
 use super::{
-    AUDIT, Bytes, DEDUP_KEYS, IGNORED, META, Meta, POSITION_BLOCKS, POSITION_RUNS, POSITIONS, Positions, State, StoreError,
-    TABLES_BY_BYTES, TABLES_BY_NUMBER, files,
+    AUDIT, Bytes, DEDUP_KEYS, IGNORED, META, Meta, POSITION_BLOCKS, POSITION_MERGED, POSITION_RUNS, POSITIONS, Positions,
+    State, StoreError, TABLES_BY_BYTES, TABLES_BY_NUMBER, files,
 };
 use crate::limits::SNAPSHOT_CACHE_BYTES;
 use crate::store::disk::{self, Disk};
@@ -116,7 +116,8 @@ fn bring_all(
     write: &WriteTransaction,
 ) -> Result<Option<u64>, StoreError> {
     let mut rows = bring_table(META, state, before, write)?;
-    for table in TABLES_BY_BYTES.iter().filter(|table| ![POSITIONS.name(), POSITION_BLOCKS.name()].contains(&table.name())) {
+    let positions = [POSITIONS.name(), POSITION_BLOCKS.name(), POSITION_MERGED.name()];
+    for table in TABLES_BY_BYTES.iter().filter(|table| !positions.contains(&table.name())) {
         rows = add(rows, bring_table(*table, state, before, write)?);
     }
     for table in TABLES_BY_NUMBER.iter().filter(|table| table.name() != POSITION_RUNS.name()) {
@@ -242,10 +243,7 @@ fn bring_positions(state: &ReadTransaction, before: &ReadTransaction, write: &Wr
     }
     drop(table);
     if before.open_table(POSITION_RUNS)?.len()? > 0 {
-        write.delete_table(POSITION_BLOCKS)?;
-        write.delete_table(POSITION_RUNS)?;
-        write.open_table(POSITION_BLOCKS)?;
-        write.open_table(POSITION_RUNS)?;
+        super::runs::forget_runs(write)?;
     }
     Ok(rows)
 }
