@@ -98,6 +98,11 @@
 //! - **The state is written behind**: the fold works in memory and writes what changed at checkpoints, with the cursor, in one
 //!   durable transaction, instead of many transactions without durability. Fewer random writes, same guarantee. A thread of its own
 //!   writes a checkpoint while the fold goes on: on a memory card it takes seconds, in which levels would stand still.
+//! - **Changed positions are sorted runs** before they are rows of their table (`store::state`). Those that change between two checkpoints
+//!   lie on nearly every page of the table. Measured, with 800,000 positions: 2,200 bytes written for each event without, 900 with
+//!   runs; and a checkpoint need not gather much, which is where most of the memory was.
+//! - **A snapshot is brought up to date** in one transaction of its own, by what has changed, while the fold goes on. A copy of the whole
+//!   state for each piece of the journal that ages out would write more than the journal does.
 //! - **A package with unsafe code** (`src/native`) lies below this one, which forbids it: one option of the allocator's, without which a
 //!   fifth more memory stays with the process, and for musl the functions that compare and copy bytes, a fifth of the fold's CPU time.
 //! - **The policy is in the journal**: mappings, authority lists and adapters' settings, without secrets. Otherwise a replay would

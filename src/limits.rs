@@ -158,7 +158,7 @@ pub const JOURNAL_CACHE_BYTES: usize = 2 * 1024 * 1024;
 /// Committed batches the fold may lag behind in memory; past it the fold reads the journal itself.
 pub const FOLD_QUEUE_BATCHES: usize = 64;
 /// ... and in bytes.
-pub const FOLD_QUEUE_BYTES: usize = 4 * 1024 * 1024;
+pub const FOLD_QUEUE_BYTES: usize = 2 * 1024 * 1024;
 /// How long raw deliveries are kept (default). Above every platform's retry horizon (48 h) and a long weekend.
 pub const RETENTION_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
 /// Bytes of raw deliveries kept (default): a small SD card keeps room.
@@ -180,7 +180,7 @@ pub const DISK_LOOK_PERIOD: Duration = Duration::from_secs(1);
 // ---- state ------------------------------------------------------------------------------------------------------
 
 /// redb page cache of `state.redb` (default). What is needed often is in memory as rows; the system caches the file, too.
-pub const STATE_CACHE_BYTES: usize = 8 * 1024 * 1024;
+pub const STATE_CACHE_BYTES: usize = 4 * 1024 * 1024;
 /// redb page cache of a snapshot while it is brought up to date: what is read of it is read once, in order.
 pub const SNAPSHOT_CACHE_BYTES: usize = 1024 * 1024;
 /// A state of up to so many bytes is compared with its checksums at every start: a fraction of a second on an SSD, a few on an SD

@@ -4,13 +4,13 @@
 //! of a million in their places writes nearly every page of it. So a checkpoint that changes many of them appends them as a run, in
 //! blocks that fill a page. When there are [`write::FRESH_MAX`] such runs the next checkpoint merges them into one, and when there are
 //! [`write::MERGED_MAX`] of those, all into the table, which then writes each page once for all of them. A look-up asks the runs, the newest
-//! first, and then the table; filters in memory say which runs need not be asked, and beside them stands the first key of each block.
+//! first, and then the table; a filter in memory says which runs need not be asked, and beside it stands the first key of each block.
 //!
 //! | table | key | row |
 //! |---|---|---|
 //! | `positions` | key of a position | position |
 //! | `position-runs` | run | its level, how many blocks it has |
-//! | `position-blocks`, `position-merged` | run, block (eight and four bytes) | a block of the level; behind the last one of a run: first keys, filters |
+//! | `position-blocks`, `position-merged` | run, block (eight and four bytes) | a block of the level; behind the last one of a run: first keys, filter |
 //!
 //! A run's number is the cursor of its checkpoint: it grows, and no other run ever has it. The tables of the two levels are two, because
 //! one of them can be forgotten as a whole.
@@ -34,9 +34,6 @@ pub(super) const POSITIONS: ByBytes = ByBytes::new("positions");
 pub(super) const POSITION_RUNS: ByNumber = ByNumber::new("position-runs");
 pub(super) const POSITION_BLOCKS: ByBytes = ByBytes::new("position-blocks");
 pub(super) const POSITION_MERGED: ByBytes = ByBytes::new("position-merged");
-
-/// Blocks that one filter is for: with one for a whole run, to build it would take many times its memory.
-const FILTER_BLOCKS: u32 = if cfg!(test) { 3 } else { 512 };
 
 /// What a run was made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,8 +77,7 @@ struct Run {
     /// First key of each block, one after the other, and where each ends.
     firsts: Vec<u8>,
     ends: Vec<u32>,
-    /// One for every [`FILTER_BLOCKS`] blocks.
-    filters: Vec<Filter>,
+    filter: Filter,
 }
 
 impl Run {
@@ -92,25 +88,6 @@ impl Run {
     fn begin_block(&mut self, first: &[u8]) {
         self.firsts.extend_from_slice(first);
         self.ends.push(u32::try_from(self.firsts.len()).expect("a run has far fewer blocks"));
-    }
-
-    /// The blocks that have no filter yet are enough for one.
-    fn wants_filter(&self) -> bool {
-        self.blocks().is_multiple_of(FILTER_BLOCKS)
-    }
-
-    /// The block that may hold a key.
-    fn find(&self, key: &[u8], hash: u64) -> Option<u32> {
-        let only = match self.filters.as_slice() {
-            [only] => Some(only),
-            _ => None,
-        };
-        if only.is_some_and(|filter| !filter.may_hold(hash)) {
-            return None;
-        }
-        let block = self.block_of(key);
-        let filter = only.or_else(|| self.filters.get((block / FILTER_BLOCKS) as usize));
-        (only.is_some() || filter.is_none_or(|filter| filter.may_hold(hash))).then_some(block)
     }
 
     /// The block that a key stands in, if it does in any.
@@ -130,16 +107,12 @@ impl Run {
     }
 
     fn encode(&self) -> Vec<u8> {
-        let filters: usize = self.filters.iter().map(Filter::bytes).sum();
-        let mut w = Writer::with_capacity(self.firsts.len() + self.ends.len() * 2 + filters + 16);
+        let mut w = Writer::with_capacity(self.firsts.len() + self.ends.len() * 2 + self.filter.bytes() + 16);
         w.count(u64::from(self.blocks()));
         for block in 0..self.ends.len() {
             w.bytes(self.first(block));
         }
-        w.count(self.filters.len() as u64);
-        for filter in &self.filters {
-            filter.encode(&mut w);
-        }
+        self.filter.encode(&mut w);
         w.finish()
     }
 
@@ -148,9 +121,7 @@ impl Run {
         for _ in 0..r.small::<u32>("blocks")? {
             run.begin_block(r.bytes("first key")?);
         }
-        for _ in 0..r.small::<u32>("filters")? {
-            run.filters.push(Filter::decode(&mut r)?);
-        }
+        run.filter = Filter::decode(&mut r)?;
         r.end("index of a run")?;
         Ok(run)
     }
@@ -223,8 +194,10 @@ impl Positions {
     ) -> Result<Option<T>, StoreError> {
         let hash = if self.runs.is_empty() { 0 } else { hash(key) };
         for (number, level, run) in &self.runs {
-            let Some(block) = run.find(key, hash) else { continue };
-            let Some(block) = self.blocks(*level).get(&block_key(*number, block)[..])? else {
+            if !run.filter.may_hold(hash) {
+                continue;
+            }
+            let Some(block) = self.blocks(*level).get(&block_key(*number, run.block_of(key))[..])? else {
                 return Err(StoreError::Row(format!("run {number} lacks a block")));
             };
             if let Some(row) = block::find(block.value(), key)? {

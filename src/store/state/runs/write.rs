@@ -9,11 +9,11 @@ use crate::store::StoreError;
 use crate::store::filter::Filter;
 use crate::store::state::Bytes;
 
-/// Fresh runs at most.
-pub(super) const FRESH_MAX: usize = 16;
+/// Fresh runs at most. Tests make few checkpoints.
+pub(super) const FRESH_MAX: usize = if cfg!(test) { 3 } else { 8 };
 /// Merged runs at most: so many filters more a look-up may ask, and by so much fewer times the table is written.
-pub(super) const MERGED_MAX: usize = 4;
-/// Fewer changes than this are written in their places while there is no run: a run takes five pages at least. Tests have few positions.
+pub(super) const MERGED_MAX: usize = if cfg!(test) { 2 } else { 8 };
+/// Fewer changes than this are written in their places while there is no run: a run takes five pages at least.
 const RUN_ROWS_MIN: usize = if cfg!(test) { 2 } else { 512 };
 /// ... and so is more than this part of the table: a run of a quarter saves little.
 const TABLE_PARTS: u64 = if cfg!(test) { 1 } else { 4 };
@@ -122,7 +122,7 @@ struct RunWriter<'a> {
     number: u64,
     run: Run,
     block: BlockBuilder,
-    /// Of the blocks that have no filter yet.
+    /// Of all keys.
     hashes: Vec<u64>,
 }
 
@@ -134,9 +134,6 @@ impl<'a> RunWriter<'a> {
     fn push(&mut self, key: &[u8], row: &[u8]) -> Result<(), StoreError> {
         if self.block.is_full(key, row) {
             self.end_block()?;
-            if self.run.wants_filter() {
-                self.run.filters.push(Filter::of(std::mem::take(&mut self.hashes)));
-            }
         }
         if self.block.is_empty() {
             self.run.begin_block(key);
@@ -156,7 +153,7 @@ impl<'a> RunWriter<'a> {
     /// Write what is left, and the index. How many blocks there are.
     fn finish(mut self) -> Result<u32, StoreError> {
         self.end_block()?;
-        self.run.filters.push(Filter::of(self.hashes));
+        self.run.filter = Filter::of(self.hashes);
         let blocks = self.run.blocks();
         self.blocks.insert(&block_key(self.number, blocks)[..], self.run.encode().as_slice())?;
         Ok(blocks)
