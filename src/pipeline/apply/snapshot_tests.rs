@@ -1,13 +1,19 @@
 //! Snapshots that are brought up to date.
 
 use std::path::Path;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use super::items_tests::rules;
 use super::tests::{Bench, CACHE, GENERATION, arb_journal, moved};
-use crate::store::state::{Made, State};
+use super::{Fold, refold};
+use crate::store::journal::Journal;
+use crate::store::state::{Made, SharedState, State};
 use crate::store::{copy_file, snapshot_path, state_path};
+use crate::types::{ItemMaps, Seq};
 
 /// The state that a start without one would begin from.
 fn begun_from(data: &Path) -> (TempDir, State) {
@@ -96,4 +102,38 @@ fn a_damaged_snapshot_is_made_anew() {
 fn is_made_anew(bench: &Bench) {
     assert_eq!(bench.state.snapshot().expect("copies"), Made::Copied);
     is_like_its_state(bench).expect("is");
+}
+
+#[test]
+fn a_snapshot_is_a_whole_state_that_the_fold_can_go_on_from() {
+    let directory = TempDir::new().expect("a directory");
+    let journal = Journal::open(directory.path(), CACHE, 0).expect("opens");
+    let state: SharedState = Arc::new(RwLock::new(State::open(directory.path(), CACHE).expect("opens")));
+    let fold = Fold::new(&state, ItemMaps::default());
+    let handle = fold.handle();
+    let offer = fold.handle();
+    let (appender, writer) = journal.start(100, move |batch| offer.offer(batch)).expect("starts");
+    let thread = fold.start(Arc::clone(&state), journal.clone(), Duration::from_secs(60)).expect("starts");
+    let feed = |bytes| appender.append(bytes).expect("room").durable_blocking().expect("durable");
+    for bytes in rules().into_iter().chain((1..=20).map(|n| moved(n, &format!("d-{n}"), "A", 1, n))) {
+        feed(bytes);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("a runtime");
+    let reaches = runtime.block_on(handle.snapshot()).expect("copies");
+    for n in 21..=30 {
+        feed(moved(n, &format!("d-{n}"), "A", 1, n));
+    }
+    drop(appender);
+    writer.join().expect("ends");
+    handle.stop(crate::time::instant() + Duration::from_secs(60));
+    thread.join().expect("ends");
+    let digest = state.read().expect("not poisoned").digest().expect("reads");
+
+    let scratch = TempDir::new().expect("a directory");
+    let copy = state_path(scratch.path());
+    copy_file(&snapshot_path(directory.path()), &copy).expect("copies");
+    let mut again = State::open(scratch.path(), CACHE).expect("opens");
+    assert_eq!(again.meta.cursor, reaches);
+    assert_eq!(refold(&journal, &mut again, Seq::MAX).expect("folds"), 32);
+    assert_eq!(again.digest().expect("reads"), digest);
 }

@@ -475,40 +475,6 @@ fn a_batch_behind_a_gap_waits_until_the_journal_can_be_read() {
     assert_eq!(fold_until_stop(journal, &state, None), (12, 10), "every record was folded in the end");
 }
 
-#[test]
-fn a_snapshot_is_a_whole_state_that_the_fold_can_go_on_from() {
-    let directory = TempDir::new().expect("a directory");
-    let journal = Journal::open(directory.path(), CACHE, 0).expect("opens");
-    let state: SharedState = Arc::new(RwLock::new(State::open(directory.path(), CACHE).expect("opens")));
-    let fold = Fold::new(&state, ItemMaps::default());
-    let handle = fold.handle();
-    let offer = fold.handle();
-    let (appender, writer) = journal.start(100, move |batch| offer.offer(batch)).expect("starts");
-    let thread = fold.start(Arc::clone(&state), journal.clone(), Duration::from_secs(60)).expect("starts");
-    let feed = |bytes| appender.append(bytes).expect("room").durable_blocking().expect("durable");
-    for bytes in rules().into_iter().chain((1..=20).map(|n| moved(n, &format!("d-{n}"), "A", 1, n))) {
-        feed(bytes);
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("a runtime");
-    let reaches = runtime.block_on(handle.snapshot()).expect("copies");
-    for n in 21..=30 {
-        feed(moved(n, &format!("d-{n}"), "A", 1, n));
-    }
-    drop(appender);
-    writer.join().expect("ends");
-    handle.stop(crate::time::instant() + Duration::from_secs(60));
-    thread.join().expect("ends");
-    let digest = state.read().expect("not poisoned").digest().expect("reads");
-
-    let scratch = TempDir::new().expect("a directory");
-    let copy = crate::store::state_path(scratch.path());
-    crate::store::copy_file(&crate::store::snapshot_path(directory.path()), &copy).expect("copies");
-    let mut again = State::open(scratch.path(), CACHE).expect("opens");
-    assert_eq!(again.meta.cursor, reaches);
-    assert_eq!(super::refold(&journal, &mut again, Seq::MAX).expect("folds"), 32);
-    assert_eq!(again.digest().expect("reads"), digest);
-}
-
 /// A journal as it might be: every kind of record, repeats, strangers, decisions, in any order.
 fn arb_record(n: usize) -> impl Strategy<Value = Vec<u8>> {
     let second = i64::try_from(n).expect("small");
