@@ -81,6 +81,12 @@ fn nothing_is_written_when_nothing_has_changed_and_little_when_little_has() {
     is_like_its_state(&bench).expect("is");
 }
 
+/// Snapshots that were set aside.
+fn aside(bench: &Bench) -> usize {
+    let names = std::fs::read_dir(bench.path()).expect("is there").map(|entry| entry.expect("reads").file_name());
+    names.filter(|name| name.to_string_lossy().starts_with("snapshot.damaged-")).count()
+}
+
 #[test]
 fn a_snapshot_of_another_state_is_made_anew() {
     let mut bench = with_snapshot("A", 20);
@@ -100,8 +106,10 @@ fn a_damaged_snapshot_is_made_anew() {
 }
 
 fn is_made_anew(bench: &Bench) {
+    let before = aside(bench);
     assert_eq!(bench.state.snapshot().expect("copies"), Made::Copied);
     is_like_its_state(bench).expect("is");
+    assert_eq!(aside(bench), before + 1, "what there was is kept");
 }
 
 #[test]

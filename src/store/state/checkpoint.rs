@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use redb::{ReadableDatabase, TableHandle};
 
-use super::{Files, META, Positions, State, StoreError, TABLES_BY_BYTES, TABLES_BY_NUMBER, View, files};
+use super::{Files, META, Positions, State, StoreError, TABLES_BY_BYTES, TABLES_BY_NUMBER, View, files, runs};
 use crate::limits::CHECKPOINT_BYTES;
 use crate::store::disk;
 use crate::types::Seq;
@@ -165,9 +165,7 @@ impl State {
                 return Ok(());
             }
         }
-        let logical = |name: &str| {
-            !matches!(name, "positions" | "position-blocks" | "position-merged" | "position-runs" | "dedup-generations")
-        };
+        let logical = |name: &str| !runs::is_table(name) && name != "dedup-generations";
         for definition in TABLES_BY_BYTES.iter().filter(|d| logical(d.name())) {
             let name = definition.name().to_owned();
             for row in read.open_table(*definition)?.range::<&[u8]>(..)? {

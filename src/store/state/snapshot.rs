@@ -4,7 +4,8 @@
 //! written, and nothing else: most of a state never changes (ledger entries, delivery keys), and a copy of all of it wears out flash. A
 //! power cut leaves the old snapshot or the new one. Tables that only grow are compared at their ends, all others row by row.
 //!
-//! A snapshot that is damaged, or of another state, is copied anew.
+//! A snapshot that is damaged, or of another state, is set aside and made anew: which of the two files is at fault is not known then, and
+//! the snapshot is the only copy of what has left the journal.
 
 use std::cmp::Ordering;
 use std::path::PathBuf;
@@ -16,8 +17,8 @@ use redb::{
 };
 
 use super::{
-    AUDIT, Bytes, DEDUP_KEYS, IGNORED, META, Meta, POSITION_BLOCKS, POSITION_MERGED, POSITION_RUNS, POSITIONS, Positions,
-    State, StoreError, TABLES_BY_BYTES, TABLES_BY_NUMBER, files,
+    AUDIT, Bytes, DEDUP_KEYS, IGNORED, META, Meta, POSITION_RUNS, POSITIONS, Positions, State, StoreError, TABLES_BY_BYTES,
+    TABLES_BY_NUMBER, files, runs,
 };
 use crate::limits::SNAPSHOT_CACHE_BYTES;
 use crate::store::disk::{self, Disk};
@@ -75,6 +76,10 @@ impl Snapshot {
                 Err(error) => tracing::warn!(%error, "the snapshot cannot be brought up to date: it is made anew"),
             }
         }
+        if is_there {
+            let aside = disk::set_aside(&*self.disk, &path)?;
+            tracing::warn!(aside = %aside.display(), "the old snapshot is kept: remove it when the state is known to be right");
+        }
         disk::copy_whole(&*self.disk, &self.state, &path)?;
         Ok((self.cursor, Made::Copied))
     }
@@ -116,11 +121,10 @@ fn bring_all(
     write: &WriteTransaction,
 ) -> Result<Option<u64>, StoreError> {
     let mut rows = bring_table(META, state, before, write)?;
-    let positions = [POSITIONS.name(), POSITION_BLOCKS.name(), POSITION_MERGED.name()];
-    for table in TABLES_BY_BYTES.iter().filter(|table| !positions.contains(&table.name())) {
+    for table in TABLES_BY_BYTES.iter().filter(|table| !runs::is_table(table.name())) {
         rows = add(rows, bring_table(*table, state, before, write)?);
     }
-    for table in TABLES_BY_NUMBER.iter().filter(|table| table.name() != POSITION_RUNS.name()) {
+    for table in TABLES_BY_NUMBER.iter().filter(|table| !runs::is_table(table.name())) {
         rows = add(rows, bring_table(*table, state, before, write)?);
     }
     Ok(rows)
@@ -243,7 +247,7 @@ fn bring_positions(state: &ReadTransaction, before: &ReadTransaction, write: &Wr
     }
     drop(table);
     if before.open_table(POSITION_RUNS)?.len()? > 0 {
-        super::runs::forget_runs(write)?;
+        runs::forget_runs(write)?;
     }
     Ok(rows)
 }

@@ -21,7 +21,7 @@ mod write;
 
 use std::sync::Arc;
 
-use redb::{ReadOnlyTable, ReadTransaction};
+use redb::{ReadOnlyTable, ReadTransaction, TableHandle};
 
 pub(super) use self::merge::Merged;
 use self::merge::{Rest, Source};
@@ -34,6 +34,11 @@ pub(super) const POSITIONS: ByBytes = ByBytes::new("positions");
 pub(super) const POSITION_RUNS: ByNumber = ByNumber::new("position-runs");
 pub(super) const POSITION_BLOCKS: ByBytes = ByBytes::new("position-blocks");
 pub(super) const POSITION_MERGED: ByBytes = ByBytes::new("position-merged");
+
+/// A table of positions, in whatever form they lie in it: only all of them together say anything.
+pub(super) fn is_table(name: &str) -> bool {
+    [POSITIONS.name(), POSITION_RUNS.name(), POSITION_BLOCKS.name(), POSITION_MERGED.name()].contains(&name)
+}
 
 /// What a run was made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
