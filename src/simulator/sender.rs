@@ -244,7 +244,7 @@ impl Line {
                 Ok(401 | 403 | 404) => (Ending::Rejected, Outcome::Refused),
                 Ok(_) => (Ending::Other, Outcome::Refused),
                 Err(error) => {
-                    tracing::debug!(source = self.outbox.account.name, %error, "a delivery was not answered");
+                    tracing::debug!(source = self.outbox.account.name, ?took, %error, "a delivery was not answered");
                     (Ending::Lost, Outcome::Silence)
                 }
             };

@@ -108,7 +108,7 @@ stop_load
 until_so "everything is folded" folded
 taken=$(sed -n 's/^\([0-9]*\) taken, .*/\1/p' <<<"$SEEN")
 forged=$(sed -n 's/.* \([0-9]*\) refused; .*/\1/p' <<<"$SEEN")
-[[ -n $taken && -n $forged && $SEEN == *" 0 without an answer"* ]] || fail "the platforms say: $SEEN"
+[[ -n $taken && -n $forged && $SEEN == *" 0 without an answer"* ]] || fail "the platforms say: $SEEN; $(tail load.log)"
 ((taken > 2000 && forged > 0)) || fail "the platforms say: $SEEN"
 until_so "prometheus has counted $taken genuine deliveries; it says $(number "sum($genuine)")" is "sum($genuine)" "$taken"
 until_so "prometheus has counted $forged refused ones; it says $(number "sum($refused)")" is "sum($refused)" "$forged"

@@ -33,13 +33,13 @@ start_load() {
     exec 4< <(exec "$LOAD" run --site site --data "$DATA" --book "$BOOK" --listen "$LISTEN" --admin "$ADMIN_LISTEN" \
         --seed "$seed" "$@" 2>load.log)
     SENDER=$!
-    IFS= read -r line <&4 || fail "the sender does not start: $(cat load.log)"
+    IFS= read -r line <&4 || fail "the sender does not start: $(tail -20 load.log)"
 }
 
 # The platforms deliver what is owed and wait until every level is what they say; what they have seen is in SEEN.
 stop_load() {
     kill -TERM "$SENDER"
-    wait "$SENDER" || fail "the platforms do not agree: $(cat load.log)"
+    wait "$SENDER" || fail "the platforms do not agree: $(tail -20 load.log)"
     SENDER=
     IFS= read -r SEEN <&4
 }

@@ -13,6 +13,11 @@ mod run;
 
 use std::process::ExitCode;
 
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::layer;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
 const USAGE: &str =
     "usage: power-load run   --site DIR --data DIR --book FILE --listen ADDRESS --admin ADDRESS [--seed N] [--rate N]
        power-load check --data DIR --book FILE";
@@ -44,6 +49,9 @@ impl Options {
 }
 
 fn main() -> ExitCode {
+    // which deliveries were not answered, and how long they waited
+    let filter = Targets::new().with_target("stockgate::simulator", LevelFilter::DEBUG);
+    tracing_subscriber::registry().with(filter).with(layer().compact().with_ansi(false).with_writer(std::io::stderr)).init();
     let mut words = std::env::args().skip(1);
     let command = words.next().unwrap_or_default();
     let result = Options::read(words).and_then(|options| match command.as_str() {

@@ -48,13 +48,15 @@ async fn send(options: &Options) -> Result<String, String> {
         let url = format!("{scheme}://{}", options.get(name)?);
         BaseUrl::parse(&url).map_err(|error| format!("{url}: {error}"))
     };
+    let admin = base("http", "--admin")?;
     let target = Target { base: base("https", "--listen")?, fingerprint: fingerprint(data).await? };
+    listening(&admin).await?;
     let rate = options.number("--rate")?.and_then(|rate| u32::try_from(rate).ok());
     let end = async move {
         terminate.recv().await;
     };
     let ran = Box::pin(world.run_until(&target, rate, Some(writer), end, |_| {})).await.map_err(|e| e.to_string())?;
-    let mismatches = settle(&world, &base("http", "--admin")?).await?;
+    let mismatches = settle(&world, &admin).await?;
     apis.stop().await;
     let tally = ran.tally;
     let summary = format!(
@@ -79,6 +81,22 @@ async fn fingerprint(data: &Path) -> Result<[u8; 32], String> {
         }
         if time::instant() > end {
             return Err(format!("{} does not come", path.display()));
+        }
+    }
+}
+
+/// Wait until the gateway answers: its certificate is there before it listens, and what is sent in between has no answer.
+async fn listening(admin: &BaseUrl) -> Result<(), String> {
+    let client = Client::new(Trust::Fingerprint([0; 32]), Alpn::Http1).map_err(|error| error.to_string())?;
+    let end = time::instant() + PATIENCE;
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    loop {
+        look.tick().await;
+        let request = Request::get("/readyz").body(Bytes::new()).expect("a request");
+        match client.send(admin, request).await {
+            Ok(_) => return Ok(()),
+            Err(error) if time::instant() > end => return Err(format!("the admin API does not answer: {error}")),
+            Err(_) => {}
         }
     }
 }
