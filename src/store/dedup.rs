@@ -2,7 +2,7 @@
 //!
 //! The open generation is a list with an index in memory and an append-only log on disk (fixed chunks, so its bytes do not depend on when
 //! checkpoints happened). When it is full it is sealed: sorted, cut into chunks, and given a binary fuse filter, which stays
-//! in memory with the first key of each chunk. A look-up asks the map, then each filter; a hit costs one row. Whole
+//! in memory with the first key of each chunk. A look-up asks the map, then the filters; a hit costs one row. Whole
 //! generations age out: nothing is ever removed key by key.
 //!
 //! | table | key | row |
@@ -21,7 +21,7 @@ use hashbrown::HashTable;
 
 use super::StoreError;
 use super::codec::{Reader, Writer};
-use super::filter::Filter;
+use super::filter::{Filter, Filters};
 use crate::time::Timestamp;
 use crate::types::Seq;
 
@@ -59,7 +59,6 @@ struct Sealed {
     count: u64,
     /// First eight bytes (big-endian order) of the first key of each chunk.
     firsts: Vec<[u8; 8]>,
-    filter: Filter,
 }
 
 /// All generations.
@@ -73,20 +72,31 @@ pub struct Dedup {
     /// Entries of the log that are on disk already.
     logged: usize,
     sealed: BTreeMap<u64, Sealed>,
-    /// Sealed and not in the file yet, with their entries in order of key; and dropped since the last checkpoint.
-    newly_sealed: Vec<(u64, Entries)>,
+    /// Of the sealed ones.
+    filters: Filters,
+    /// Sealed and not in the file yet; and dropped since the last checkpoint.
+    newly_sealed: Vec<NewlySealed>,
     dropped: Vec<Dropped>,
 }
 
 type Entries = Arc<Vec<(Key, Known)>>;
+
+/// A generation that is not in the file yet.
+#[derive(Clone)]
+struct NewlySealed {
+    generation: u64,
+    /// Its row of `dedup-generations`.
+    row: Arc<Vec<u8>>,
+    /// In order of key.
+    entries: Entries,
+}
 
 /// What a checkpoint writes of it, taken at one moment.
 #[derive(Clone)]
 pub struct Unwritten {
     capacity: usize,
     dropped: Vec<Dropped>,
-    /// Generations with their rows.
-    sealed: Vec<(u64, Vec<u8>, Entries)>,
+    sealed: Vec<NewlySealed>,
     /// The generation that was open, how many entries it had, and the rows of its log from this one on.
     open: u64,
     logged: usize,
@@ -156,6 +166,13 @@ fn entries(row: &[u8]) -> impl Iterator<Item = (Key, Known)> + '_ {
     })
 }
 
+/// An entry of a row that is in order of key.
+fn find_entry(row: &[u8], key: &Key) -> Option<Known> {
+    let (all, _) = row.as_chunks::<ENTRY_BYTES>();
+    let found = all.binary_search_by(|entry| entry.split_at(key.len()).0.cmp(key)).ok()?;
+    entries(all.get(found)?).next().map(|(_, known)| known)
+}
+
 impl Dedup {
     /// Empty, with so many keys in a generation.
     pub fn new(capacity: usize) -> Self {
@@ -167,6 +184,7 @@ impl Dedup {
             newest: Timestamp::default(),
             logged: 0,
             sealed: BTreeMap::new(),
+            filters: Filters::default(),
             newly_sealed: Vec::new(),
             dropped: Vec::new(),
         }
@@ -188,7 +206,9 @@ impl Dedup {
         dedup.newest = newest;
         for row in generations {
             let (generation, bytes) = row?;
-            dedup.sealed.insert(generation, Sealed::decode(&bytes)?);
+            let (sealed, filter) = Sealed::decode(&bytes)?;
+            dedup.sealed.insert(generation, sealed);
+            dedup.filters.push(generation, filter);
             dedup.open = generation + 1;
         }
         for row in log {
@@ -202,29 +222,27 @@ impl Dedup {
         Ok(dedup)
     }
 
-    /// Is the key known? `fetch` reads a row of `dedup-keys`.
+    /// Is the key known? `look` shows a row of `dedup-keys`, if it is there.
     pub fn find(
         &self,
         key: &Key,
-        fetch: impl Fn(u64) -> Result<Option<Vec<u8>>, StoreError>,
+        look: impl Fn(u64, &dyn Fn(&[u8]) -> Option<Known>) -> Result<Option<Known>, StoreError>,
     ) -> Result<Option<Known>, StoreError> {
         let hash = short(key);
         if let Some(index) = self.index.find(hash, |index| entry(&self.log, *index).is_some_and(|(known, _)| known == key)) {
             return Ok(entry(&self.log, *index).map(|(_, known)| *known));
         }
-        for (generation, sealed) in self.sealed.iter().rev() {
-            if !sealed.may_hold(hash) {
-                continue;
-            }
-            if let Some((_, unwritten)) = self.newly_sealed.iter().find(|(sealed, _)| sealed == generation) {
-                if let Ok(index) = unwritten.binary_search_by_key(key, |(key, _)| *key) {
-                    return Ok(unwritten.get(index).map(|(_, known)| *known));
+        for generation in self.filters.that_may_hold(hash) {
+            let Some(sealed) = self.sealed.get(&generation) else { continue };
+            if let Some(unwritten) = self.newly_sealed.iter().find(|newly| newly.generation == generation) {
+                if let Ok(index) = unwritten.entries.binary_search_by_key(key, |(key, _)| *key) {
+                    return Ok(unwritten.entries.get(index).map(|(_, known)| *known));
                 }
                 continue;
             }
-            let row = fetch(row_key(*generation, sealed.chunk_of(key)))?;
-            if let Some((_, known)) = row.as_deref().and_then(|row| entries(row).find(|(found, _)| found == key)) {
-                return Ok(Some(known));
+            let known = look(row_key(generation, sealed.chunk_of(key)), &|row| find_entry(row, key))?;
+            if known.is_some() {
+                return Ok(known);
             }
         }
         Ok(None)
@@ -260,8 +278,9 @@ impl Dedup {
             }
             let chunks = sealed.firsts.len();
             self.sealed.remove(&generation);
+            self.filters.remove(generation);
             let before = self.newly_sealed.len();
-            self.newly_sealed.retain(|(sealed, _)| *sealed != generation);
+            self.newly_sealed.retain(|newly| newly.generation != generation);
             let logged = self.newly_sealed.len() < before;
             self.dropped.push(Dropped { generation, chunks, logged });
         }
@@ -285,8 +304,8 @@ impl Dedup {
     /// Bytes of entries that were sealed since this was taken: they are held until a checkpoint has written them.
     pub fn sealed_bytes(&self, under_way: Option<&Unwritten>) -> usize {
         let from = under_way.map_or(0, |unwritten| unwritten.open);
-        let since = self.newly_sealed.iter().filter(|(generation, _)| *generation >= from);
-        since.map(|(_, entries)| entries.len() * ENTRY_BYTES).sum()
+        let since = self.newly_sealed.iter().filter(|newly| newly.generation >= from);
+        since.map(|newly| newly.entries.len() * ENTRY_BYTES).sum()
     }
 
     fn seal(&mut self) {
@@ -298,10 +317,12 @@ impl Dedup {
             newest: self.newest,
             count: sorted.len() as u64,
             firsts: sorted.chunks(KEYS_CHUNK).filter_map(|part| part.first()).map(|(key, _)| first_bytes(key)).collect(),
-            filter: Filter::of(sorted.iter().map(|(key, _)| short(key)).collect()),
         };
+        let filter = Filter::of(sorted.iter().map(|(key, _)| short(key)).collect());
+        let row = Arc::new(sealed.encode(&filter));
+        self.newly_sealed.push(NewlySealed { generation: self.open, row, entries: Arc::new(sorted) });
         self.sealed.insert(self.open, sealed);
-        self.newly_sealed.push((self.open, Arc::new(sorted)));
+        self.filters.push(self.open, filter);
         self.index.clear();
         self.logged = 0;
         self.open += 1;
@@ -311,16 +332,11 @@ impl Dedup {
     /// Take what has to be written so that [`Dedup::load`] finds everything. One at a time: [`Dedup::written`] or [`Dedup::not_written`]
     /// ends it.
     pub fn unwritten(&mut self) -> Unwritten {
-        let row = |generation| self.sealed.get(generation).map(Sealed::encode).unwrap_or_default();
         let chunk = self.logged / LOG_CHUNK;
         Unwritten {
             capacity: self.capacity,
             dropped: std::mem::take(&mut self.dropped),
-            sealed: self
-                .newly_sealed
-                .iter()
-                .map(|(generation, entries)| (*generation, row(generation), Arc::clone(entries)))
-                .collect(),
+            sealed: self.newly_sealed.clone(),
             open: self.open,
             logged: self.index.len(),
             chunk,
@@ -330,7 +346,7 @@ impl Dedup {
 
     /// It is in the file.
     pub fn written(&mut self, unwritten: &Unwritten) {
-        self.newly_sealed.retain(|(generation, _)| *generation >= unwritten.open);
+        self.newly_sealed.retain(|newly| newly.generation >= unwritten.open);
         if self.open == unwritten.open {
             self.logged = unwritten.logged;
         }
@@ -354,7 +370,7 @@ impl Unwritten {
             put(Table::Generations, *generation, None)?;
             (0..*chunks).try_for_each(|chunk| put(Table::Keys, row_key(*generation, chunk), None))?;
         }
-        for (generation, row, entries) in &self.sealed {
+        for NewlySealed { generation, row, entries } in &self.sealed {
             log_rows(*generation).try_for_each(|key| put(Table::Log, key, None))?;
             put(Table::Generations, *generation, Some(row))?;
             put_rows(*generation, entries.chunks(KEYS_CHUNK), 0, |key, row| put(Table::Keys, key, row))?;
@@ -370,33 +386,29 @@ fn first_bytes(key: &Key) -> [u8; 8] {
 }
 
 impl Sealed {
-    fn may_hold(&self, hash: u64) -> bool {
-        self.filter.may_hold(hash)
-    }
-
     fn chunk_of(&self, key: &Key) -> usize {
         let first = first_bytes(key);
         self.firsts.partition_point(|f| *f <= first).saturating_sub(1)
     }
 
-    fn encode(&self) -> Vec<u8> {
-        let mut w = Writer::with_capacity(self.filter.bytes() + self.firsts.len() * 8 + 64);
+    fn encode(&self, filter: &Filter) -> Vec<u8> {
+        let mut w = Writer::with_capacity(filter.bytes() + self.firsts.len() * 8 + 64);
         w.time(self.newest).count(self.count).count(self.firsts.len() as u64);
         for first in &self.firsts {
             w.raw(first);
         }
-        self.filter.encode(&mut w);
+        filter.encode(&mut w);
         w.finish()
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+    fn decode(bytes: &[u8]) -> Result<(Self, Filter), StoreError> {
         let mut r = Reader::new(bytes);
         let (newest, count) = (r.time("newest")?, r.count("count")?);
         let chunks: usize = r.small("chunks")?;
         let firsts = (0..chunks).map(|_| r.array("first key")).collect::<Result<_, _>>()?;
         let filter = Filter::decode(&mut r)?;
         r.end("generation")?;
-        Ok(Self { newest, count, firsts, filter })
+        Ok((Self { newest, count, firsts }, filter))
     }
 }
 
@@ -432,8 +444,8 @@ mod tests {
         }
 
         #[expect(clippy::unnecessary_wraps, reason = "the shape that `find` wants")]
-        fn fetch(&self, key: u64) -> Result<Option<Vec<u8>>, StoreError> {
-            Ok(self.0.borrow().1.get(&key).cloned())
+        fn look(&self, key: u64, at: &dyn Fn(&[u8]) -> Option<Known>) -> Result<Option<Known>, StoreError> {
+            Ok(self.0.borrow().1.get(&key).and_then(|row| at(row)))
         }
 
         fn load(&self, capacity: usize, newest: Timestamp) -> Dedup {
@@ -459,7 +471,7 @@ mod tests {
         let disk = Disk::default();
         let mut dedup = Dedup::new(1000);
         for n in 0..5_500 {
-            assert_eq!(dedup.find(&key(n), |k| disk.fetch(k)).expect("reads"), None, "{n} is new");
+            assert_eq!(dedup.find(&key(n), |row, at| disk.look(row, at)).expect("reads"), None, "{n} is new");
             dedup.insert(key(n), known(n), Timestamp(n.cast_signed()));
             if n % 700 == 0 {
                 disk.checkpoint(&mut dedup);
@@ -470,10 +482,28 @@ mod tests {
             }
         }
         for n in 0..5_500 {
-            assert_eq!(dedup.find(&key(n), |k| disk.fetch(k)).expect("reads"), Some(known(n)), "{n}");
+            assert_eq!(dedup.find(&key(n), |row, at| disk.look(row, at)).expect("reads"), Some(known(n)), "{n}");
         }
         assert_eq!(dedup.len(), 5_500);
-        assert_eq!(dedup.find(&key(1 << 40), |k| disk.fetch(k)).expect("reads"), None);
+        assert_eq!(dedup.find(&key(1 << 40), |row, at| disk.look(row, at)).expect("reads"), None);
+    }
+
+    #[test]
+    fn a_key_is_found_among_many_generations_until_its_own_ages_out() {
+        let disk = Disk::default();
+        let mut dedup = Dedup::new(60);
+        for n in 0..6_000 {
+            dedup.insert(key(n), known(n), Timestamp::from_seconds(n.cast_signed()));
+        }
+        disk.checkpoint(&mut dedup);
+        dedup.expire(Timestamp::from_seconds(6_000), Duration::from_secs(4_000));
+        disk.checkpoint(&mut dedup);
+        for dedup in [&dedup, &disk.load(60, dedup.newest())] {
+            for n in 0..6_000 {
+                let found = dedup.find(&key(n), |row, at| disk.look(row, at)).expect("reads");
+                assert_eq!(found, (n >= 1_980).then(|| known(n)), "{n}");
+            }
+        }
     }
 
     #[test]
@@ -486,8 +516,8 @@ mod tests {
         disk.checkpoint(&mut dedup);
         dedup.expire(Timestamp::from_seconds(1_600), Duration::from_secs(500));
         disk.checkpoint(&mut dedup);
-        assert_eq!(dedup.find(&key(3), |k| disk.fetch(k)).expect("reads"), None);
-        assert!(dedup.find(&key(1_001), |k| disk.fetch(k)).expect("reads").is_some());
+        assert_eq!(dedup.find(&key(3), |row, at| disk.look(row, at)).expect("reads"), None);
+        assert!(dedup.find(&key(1_001), |row, at| disk.look(row, at)).expect("reads").is_some());
         assert_eq!(disk.0.borrow().2.len(), 1, "one sealed generation is left");
         assert!(disk.0.borrow().1.keys().all(|k| k >> 32 == 2));
     }

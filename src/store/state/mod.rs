@@ -379,7 +379,10 @@ impl State {
 
     /// Is this delivery known?
     pub fn known_delivery(&self, key: &Key) -> Result<Option<Known>, StoreError> {
-        self.dedup.find(key, |row| Ok(view(self.files.as_ref())?.dedup_keys.get(row)?.map(|v| v.value().to_vec())))
+        let look = |row, at: &dyn Fn(&[u8]) -> Option<Known>| {
+            Ok(view(self.files.as_ref())?.dedup_keys.get(row)?.and_then(|row| at(row.value())))
+        };
+        self.dedup.find(key, look)
     }
 
     /// Remember a delivery.

@@ -1,9 +1,14 @@
 //! Is a key among these? A binary fuse filter over 64-bit hashes: nine bits a key, no false "no", one false "yes" in 256.
+//!
+//! [`Filter`] is asked about one set, [`Filters`] about many at once.
+
+mod many;
 
 use xorf::{BinaryFuse8, BinaryFuse8Ref, DmaSerializable, Filter as _, FilterRef};
 
 use super::StoreError;
 use super::codec::{Reader, Writer};
+pub(super) use many::Filters;
 
 /// Most keys of one part: to build a part takes some twenty-five bytes for each of its keys.
 const PART_KEYS: usize = if cfg!(test) { 64 } else { 32_768 };
