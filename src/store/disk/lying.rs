@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::{Builder, DatabaseError, StorageBackend};
@@ -143,10 +144,19 @@ impl Image {
     }
 }
 
+/// Whoever asks for the last of so many more operations waits behind it.
+#[derive(Debug)]
+struct Pause {
+    after: usize,
+    reached: SyncSender<()>,
+    go_on: Receiver<()>,
+}
+
 #[derive(Debug, Default)]
 struct World {
     now: Image,
     log: Vec<Op>,
+    pause: Option<Pause>,
     /// A process that was killed holds backends of an earlier life: they change nothing any more.
     life: u64,
     open: Vec<File>,
@@ -188,10 +198,33 @@ impl LyingDisk {
         world.open.clear();
     }
 
+    /// Let whoever asks for the last of so many more operations wait behind it. It says so to `reached`, and waits for `go_on`.
+    pub(crate) fn pause_after(&self, operations: u64, reached: SyncSender<()>, go_on: Receiver<()>) {
+        self.world().pause = Some(Pause { after: small(operations), reached, go_on });
+    }
+
+    /// Nobody has to wait: whoever listened for it hears that its other end is gone.
+    pub(crate) fn pause_no_more(&self) {
+        self.world().pause = None;
+    }
+
     fn asked(&self, op: Op) {
-        let mut world = self.world();
+        Self::take(self.world(), op);
+    }
+
+    fn take(mut world: MutexGuard<'_, World>, op: Op) {
         world.now.apply(&op);
         world.log.push(op);
+        if let Some(pause) = &mut world.pause {
+            pause.after = pause.after.saturating_sub(1);
+        }
+        if let Some(pause) = world.pause.take_if(|pause| pause.after == 0) {
+            drop(world);
+            if pause.reached.send(()).is_ok() {
+                // the other end gone means the same as being let go
+                pause.go_on.recv().unwrap_or_default();
+            }
+        }
     }
 
     fn file(&self, path: &Path) -> io::Result<File> {
@@ -226,9 +259,7 @@ impl Backend {
     }
 
     fn ask(&self, op: Op) -> io::Result<()> {
-        let mut world = self.world()?;
-        world.now.apply(&op);
-        world.log.push(op);
+        LyingDisk::take(self.world()?, op);
         Ok(())
     }
 }

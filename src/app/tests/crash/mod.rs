@@ -184,6 +184,34 @@ fn crash_a_workload_meets_everything_and_is_the_same_for_the_same_seed() {
         assert!(names.iter().any(|name| name.starts_with(expected)), "{expected}: {names:?}");
     }
     assert!(one.lives.len() > 1 && one.lives.iter().all(|life| life.recovered > 0));
+    for file in ["state.unfinished", "snapshot.unfinished"] {
+        let met = one.lives.iter().any(|life| commits_within(&life.log, file) > 0);
+        assert!(met, "no delivery was acknowledged while {file} was being written");
+    }
+}
+
+/// Commits of the journal between two writes to a file that are made durable together.
+fn commits_within(log: &[Op], name: &str) -> usize {
+    let of = |name: &str| {
+        log.iter().find_map(|op| match op {
+            Op::Create(path, file) if path.ends_with(name) => Some(*file),
+            _ => None,
+        })
+    };
+    let (Some(file), Some(ahead)) = (of(name), of("ahead.log")) else { return 0 };
+    let (mut met, mut waiting, mut since) = (0, false, 0);
+    for op in log {
+        match op {
+            Op::Write(to, ..) if *to == file => {
+                met += std::mem::take(&mut since);
+                waiting = true;
+            }
+            Op::Sync(of) if *of == file => (waiting, since) = (false, 0),
+            Op::Sync(of) if *of == ahead && waiting => since += 1,
+            _ => {}
+        }
+    }
+    met
 }
 
 /// The operations of a control are not played; the judge must notice within a few images.

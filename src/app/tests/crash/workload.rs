@@ -153,12 +153,6 @@ impl Running {
         self.state.checkpoint().expect("writes");
     }
 
-    /// The journal and the fold go on until it is written.
-    fn begin_checkpoint(&mut self) {
-        self.finish_checkpoint();
-        self.under_way = Some(self.state.freeze().expect("is open"));
-    }
-
     fn finish_checkpoint(&mut self) {
         if let Some(unwritten) = self.under_way.take() {
             unwritten.write().expect("writes");
@@ -166,12 +160,9 @@ impl Running {
         }
     }
 
-    fn retain(&mut self, max_bytes: u64) {
-        self.fold();
-        self.checkpoint();
-        self.state.snapshot().expect("copies");
+    /// Drop old segments of the journal, up to this record at most.
+    fn drop_old(&mut self, max_bytes: u64, folded: Seq) {
         self.let_go();
-        let folded = self.state.meta.cursor;
         let what = Retention { before: Timestamp(i64::MIN), max_bytes, folded, only_look: false };
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         runtime.block_on(self.appender.retain(what));
@@ -187,71 +178,138 @@ impl Running {
     }
 }
 
+/// A life, while it lasts.
+struct Living {
+    lying: LyingDisk,
+    running: Running,
+    records: Vec<Sent>,
+    sent: Vec<(usize, Seq)>,
+    acked: Vec<(usize, Seq)>,
+    next_second: u64,
+}
+
+impl Living {
+    /// Send a batch, and wait until it is acknowledged.
+    fn deliver(&mut self, random: &mut Random) {
+        let count = if self.running.held { 1 + random.below(7) } else { 1 };
+        let first = self.records.len();
+        for i in 0..count {
+            let next = make_record(self.next_second + i, &self.records, random);
+            self.records.push(next);
+        }
+        self.next_second += 10;
+        self.sent.push((self.lying.moment(), self.records.len() as Seq));
+        let seq = self.running.append(&self.records[first..]);
+        self.acked.push((self.lying.moment(), seq));
+        assert_eq!(seq, self.records.len() as Seq, "numbers go on without a gap");
+    }
+
+    /// Write as the checkpoints' thread does. Again and again it is held up between two of its operations, and deliveries are
+    /// acknowledged and folded meanwhile.
+    fn write_meanwhile<T: Send>(&mut self, random: &mut Random, write: impl FnOnce() -> T + Send) -> T {
+        let lying = self.lying.clone();
+        std::thread::scope(|scope| {
+            let pause = |random: &mut Random| {
+                let ((reached, told), (go_on, wait)) = (sync_channel(1), sync_channel(1));
+                lying.pause_after(1 + random.below(24), reached, wait);
+                (told, go_on)
+            };
+            let mut next = pause(random);
+            let ended = lying.clone();
+            let writer = scope.spawn(move || {
+                let written = write();
+                ended.pause_no_more();
+                written
+            });
+            // an error: it has ended
+            while next.0.recv().is_ok() {
+                match random.below(4) {
+                    0 | 1 => self.deliver(random),
+                    2 => {
+                        self.deliver(random);
+                        self.running.fold();
+                    }
+                    _ => self.running.fold(),
+                }
+                let (_, go_on) = std::mem::replace(&mut next, pause(random));
+                go_on.send(()).expect("it waits");
+            }
+            writer.join().expect("writes")
+        })
+    }
+
+    /// The journal and the fold go on until it is written.
+    fn begin_checkpoint(&mut self, random: &mut Random) {
+        self.finish_checkpoint(random);
+        self.running.fold();
+        self.running.under_way = Some(self.running.state.freeze().expect("is open"));
+    }
+
+    fn finish_checkpoint(&mut self, random: &mut Random) {
+        if let Some(unwritten) = self.running.under_way.take() {
+            self.write_meanwhile(random, || unwritten.write()).expect("writes");
+            self.running.state.written().expect("reads");
+        }
+    }
+
+    fn retain(&mut self, random: &mut Random) {
+        self.begin_checkpoint(random);
+        self.finish_checkpoint(random);
+        let snapshot = self.running.state.begin_snapshot().expect("is open");
+        let (folded, _) = self.write_meanwhile(random, || snapshot.write()).expect("copies");
+        self.running.drop_old(KEPT_BYTES[usize::try_from(random.below(3)).expect("few")], folded);
+    }
+
+    fn reopen(self, disk: &Arc<dyn Disk>) -> Self {
+        let Self { lying, running, records, sent, acked, next_second } = self;
+        running.close();
+        Self { running: Running::open(disk), lying, records, sent, acked, next_second }
+    }
+}
+
 fn live(
     base: Image,
     mut records: Vec<Sent>,
     acked: Seq,
     folded: &mut Reference,
-    from_second: u64,
+    next_second: u64,
     random: &mut Random,
 ) -> Life {
     let lying = LyingDisk::holding(base.clone());
     let disk: Arc<dyn Disk> = Arc::new(lying.clone());
-    let mut sent_list = vec![(0, records.len() as Seq)];
-    let mut acked = vec![(0, acked)];
-    let mut running = Running::open(&disk);
-    let head = running.journal.head();
-    records.truncate(usize::try_from(head).expect("fits"));
+    // after a cut fewer may be in the journal than were sent
+    let (sent, acked) = (vec![(0, records.len() as Seq)], vec![(0, acked)]);
+    let running = Running::open(&disk);
+    records.truncate(usize::try_from(running.journal.head()).expect("fits"));
     let recovered = lying.moment();
-    for batch in 0..BATCHES {
-        let count = if running.held { 1 + random.below(7) } else { 1 };
-        for i in 0..count {
-            let second = from_second + batch * 10 + i;
-            let next = make_record(second, &records, random);
-            records.push(next);
-        }
-        let first = records.len() - usize::try_from(count).expect("few");
-        sent_list.push((lying.moment(), records.len() as Seq));
-        let seq = running.append(&records[first..]);
-        acked.push((lying.moment(), seq));
-        assert_eq!(seq, records.len() as Seq, "numbers go on without a gap");
+    let mut living = Living { lying: lying.clone(), running, records, sent, acked, next_second };
+    for _ in 0..BATCHES {
+        living.deliver(random);
         match random.below(16) {
-            0..=2 => running.fold(),
-            3..=6 => {
-                running.fold();
-                running.checkpoint();
+            0..=2 => living.running.fold(),
+            3 | 4 => {
+                living.running.fold();
+                living.running.checkpoint();
             }
-            7 | 8 => running.retain(KEPT_BYTES[usize::try_from(random.below(3)).expect("few")]),
-            9 => {
-                running.close();
-                running = Running::open(&disk);
+            5 | 6 => {
+                living.begin_checkpoint(random);
+                living.finish_checkpoint(random);
             }
+            7 | 8 => living.retain(random),
+            9 => living = living.reopen(&disk),
             10 => {
                 lying.kill();
-                running.close();
-                running = Running::open(&disk);
+                living = living.reopen(&disk);
             }
-            11 | 12 => {
-                running.fold();
-                running.begin_checkpoint();
-            }
-            13 => running.finish_checkpoint(),
+            11 | 12 => living.begin_checkpoint(random),
+            13 => living.finish_checkpoint(random),
             _ => {}
         }
     }
+    let Living { running, records, sent, acked, .. } = living;
     running.close();
     folded.go_on(&records);
-    Life {
-        base,
-        end: lying.now(),
-        log: lying.log(),
-        recovered,
-        acked,
-        // after the cut fewer may be in the journal than were sent: this life's list begins with what was sent before
-        sent: sent_list,
-        digests: folded.digests.clone(),
-        records,
-    }
+    Life { base, end: lying.now(), log: lying.log(), recovered, acked, sent, digests: folded.digests.clone(), records }
 }
 
 /// The policy first, then movements: new ones, some sent before, some that cannot be read.
