@@ -4,7 +4,7 @@
 //! SHA-256(previous link || canonical bytes), so an entry cannot be altered, dropped or moved without every later link
 //! changing. The canonical bytes are spelt out in [`Entry::canonical`]; a verifier in another language needs nothing else.
 
-use ring::digest::{Context, SHA256};
+use ring::digest::{SHA256, digest};
 
 use crate::time::Timestamp;
 use crate::types::Seq;
@@ -50,32 +50,36 @@ impl<S: AsRef<str>> Entry<S> {
     /// millionths as 8 bytes big-endian.
     pub fn canonical(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(192);
-        out.extend(self.ledger.to_be_bytes());
-        out.extend(self.at.0.to_be_bytes());
-        text(&mut out, self.warehouse.as_ref());
-        text(&mut out, self.sku.as_ref());
-        value(&mut out, self.before);
-        value(&mut out, Some(self.after));
-        text(&mut out, self.rule.as_str());
-        text(&mut out, self.source.as_ref());
-        out.extend(self.record.to_be_bytes());
-        text(&mut out, self.delivery.as_ref());
-        out.extend(self.previous.to_be_bytes());
+        self.put_canonical(&mut out);
         out
+    }
+
+    fn put_canonical(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.ledger.to_be_bytes());
+        out.extend_from_slice(&self.at.0.to_be_bytes());
+        text(out, self.warehouse.as_ref());
+        text(out, self.sku.as_ref());
+        value(out, self.before);
+        value(out, Some(self.after));
+        text(out, self.rule.as_str());
+        text(out, self.source.as_ref());
+        out.extend_from_slice(&self.record.to_be_bytes());
+        text(out, self.delivery.as_ref());
+        out.extend_from_slice(&self.previous.to_be_bytes());
     }
 
     /// This entry's link.
     pub fn link(&self, previous: &Link) -> Link {
-        let mut context = Context::new(&SHA256);
-        context.update(previous);
-        context.update(&self.canonical());
-        context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
+        let mut bytes = Vec::with_capacity(224);
+        bytes.extend_from_slice(previous);
+        self.put_canonical(&mut bytes);
+        digest(&SHA256, &bytes).as_ref().try_into().expect("SHA-256 has 32 bytes")
     }
 }
 
 fn text(out: &mut Vec<u8>, text: &str) {
-    out.extend(u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
-    out.extend(text.as_bytes());
+    out.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
+    out.extend_from_slice(text.as_bytes());
 }
 
 fn value(out: &mut Vec<u8>, value: Option<Value>) {
@@ -83,7 +87,7 @@ fn value(out: &mut Vec<u8>, value: Option<Value>) {
         None => out.push(0),
         Some(Value::Tracked(q)) => {
             out.push(1);
-            out.extend(q.micros().to_be_bytes());
+            out.extend_from_slice(&q.micros().to_be_bytes());
         }
         Some(Value::Untracked) => out.push(2),
         Some(Value::Deleted) => out.push(3),

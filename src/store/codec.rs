@@ -44,36 +44,40 @@ impl Writer {
 
     /// Four bytes.
     pub fn u32(&mut self, value: u32) -> &mut Self {
-        self.0.extend(value.to_be_bytes());
+        self.0.extend_from_slice(&value.to_be_bytes());
         self
     }
 
     /// Eight bytes.
     pub fn u64(&mut self, value: u64) -> &mut Self {
-        self.0.extend(value.to_be_bytes());
+        self.0.extend_from_slice(&value.to_be_bytes());
         self
     }
 
     /// Eight bytes.
     pub fn i64(&mut self, value: i64) -> &mut Self {
-        self.0.extend(value.to_be_bytes());
+        self.0.extend_from_slice(&value.to_be_bytes());
         self
     }
 
     /// Sixteen bytes.
     pub fn i128(&mut self, value: i128) -> &mut Self {
-        self.0.extend(value.to_be_bytes());
+        self.0.extend_from_slice(&value.to_be_bytes());
         self
     }
 
     /// One to ten bytes: small numbers are short.
     pub fn count(&mut self, mut value: u64) -> &mut Self {
-        while value >= 0x80 {
-            self.0.push(low_bits(value) | 0x80);
-            value >>= 7;
+        let (mut bytes, mut length) = ([0; 10], 0);
+        for byte in &mut bytes {
+            (*byte, value) = (low_bits(value), value >> 7);
+            length += 1;
+            if value == 0 {
+                break;
+            }
+            *byte |= 0x80;
         }
-        self.0.push(low_bits(value));
-        self
+        self.raw(bytes.split_at(length).0)
     }
 
     /// A signed number, zigzag, one to ten bytes.
@@ -83,7 +87,7 @@ impl Writer {
 
     /// Bytes of a known length.
     pub fn raw(&mut self, bytes: &[u8]) -> &mut Self {
-        self.0.extend(bytes);
+        self.0.extend_from_slice(bytes);
         self
     }
 
@@ -142,28 +146,34 @@ pub fn count_bytes(value: u64) -> usize {
 
 /// The lowest seven bits.
 fn low_bits(value: u64) -> u8 {
-    u8::try_from(value & 0x7f).expect("seven bits")
+    let [low, ..] = value.to_le_bytes();
+    low & 0x7f
 }
 
 /// Where a UUID's text has its hyphens.
 const UUID_HYPHENS: [usize; 4] = [8, 13, 18, 23];
+/// ... and the first digits of its bytes.
+const UUID_BYTES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
 
 /// The 16 bytes of a UUID written as RFC 9562 says, in lower case; `None` for any other text.
 fn uuid_bytes(text: &str) -> Option<[u8; 16]> {
     let text: &[u8; 36] = text.as_bytes().try_into().ok()?;
-    let mut nibbles = text.iter().enumerate().filter(|(i, _)| !UUID_HYPHENS.contains(i)).map(|(_, byte)| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    });
-    if UUID_HYPHENS.iter().any(|i| text.get(*i) != Some(&b'-')) {
+    if UUID_HYPHENS.iter().any(|at| text.get(*at) != Some(&b'-')) {
         return None;
     }
-    let mut bytes = [0; 16];
-    for byte in &mut bytes {
-        *byte = nibbles.next()?? << 4 | nibbles.next()??;
+    // a digit has four bits; what is none has more
+    let digit = |at: usize| match text.get(at) {
+        Some(byte @ b'0'..=b'9') => byte - b'0',
+        Some(byte @ b'a'..=b'f') => byte - b'a' + 10,
+        _ => 0x80,
+    };
+    let (mut bytes, mut all) = ([0; 16], 0);
+    for (byte, at) in bytes.iter_mut().zip(UUID_BYTES) {
+        let (high, low) = (digit(at), digit(at + 1));
+        *byte = high << 4 | low;
+        all |= high | low;
     }
-    Some(bytes)
+    (all < 0x10).then_some(bytes)
 }
 
 fn uuid_text(bytes: [u8; 16]) -> String {
@@ -190,21 +200,27 @@ impl<'a> Reader<'a> {
     }
 
     /// Bytes of a known length.
+    #[inline]
     pub fn raw(&mut self, length: usize, what: &str) -> Result<&'a [u8], StoreError> {
-        let (head, tail) = self.0.split_at_checked(length).ok_or_else(|| StoreError::Row(format!("{what} is cut short")))?;
+        let Some((head, tail)) = self.0.split_at_checked(length) else { return Err(cut_short(what)) };
         self.0 = tail;
         Ok(head)
     }
 
     /// Bytes of a length known at compile time.
+    #[inline]
     pub fn array<const N: usize>(&mut self, what: &str) -> Result<[u8; N], StoreError> {
-        Ok(self.raw(N, what)?.try_into().expect("raw gives N bytes"))
+        let Some((head, tail)) = self.0.split_first_chunk() else { return Err(cut_short(what)) };
+        self.0 = tail;
+        Ok(*head)
     }
 
     /// One byte.
+    #[inline]
     pub fn u8(&mut self, what: &str) -> Result<u8, StoreError> {
-        let [byte] = self.array(what)?;
-        Ok(byte)
+        let Some((byte, tail)) = self.0.split_first() else { return Err(cut_short(what)) };
+        self.0 = tail;
+        Ok(*byte)
     }
 
     /// Four bytes.
@@ -230,14 +246,14 @@ impl<'a> Reader<'a> {
     /// A variable-length number.
     pub fn count(&mut self, what: &str) -> Result<u64, StoreError> {
         let mut value: u64 = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.u8(what)?;
+        for (length, (byte, shift)) in (1..).zip(self.0.iter().zip((0..64).step_by(7))) {
             value |= u64::from(byte & 0x7f) << shift;
             if byte & 0x80 == 0 {
+                self.0 = self.0.split_at(length).1;
                 return Ok(value);
             }
         }
-        Err(StoreError::Row(format!("{what} is not a number")))
+        Err(if self.0.len() < 10 { cut_short(what) } else { StoreError::Row(format!("{what} is not a number")) })
     }
 
     /// A variable-length number that must fit a narrower type.
@@ -317,12 +333,17 @@ impl<'a> Reader<'a> {
     }
 }
 
+#[cold]
+fn cut_short(what: &str) -> StoreError {
+    StoreError::Row(format!("{what} is cut short"))
+}
+
 /// The rows of a block, each behind its length, numbered from `first`.
 pub fn numbered_rows(first: u64, block: &[u8]) -> impl Iterator<Item = Result<(u64, &[u8]), StoreError>> {
     let mut reader = Reader::new(block);
     let mut at = first;
     std::iter::from_fn(move || {
-        if reader.end("block").is_ok() {
+        if reader.is_empty() {
             return None;
         }
         let row = reader.bytes("row of a block").map(|row| (at, row));
