@@ -195,7 +195,7 @@ pub const CHECKPOINT_PERIOD: Duration = Duration::from_secs(30);
 pub const CHECKPOINT_RECORDS: u64 = 131_072;
 /// ... or when rows that are not yet written take about so many bytes: some twenty thousand changes. They go into the file as runs,
 /// so that more of them would not save much writing, and as many again may be on their way there.
-pub const CHECKPOINT_BYTES: usize = 4 * 1024 * 1024;
+pub const CHECKPOINT_BYTES: usize = 7 * 512 * 1024;
 /// Keys in one dedup generation; a full one is sealed, sorted and gets a filter.
 pub const DEDUP_GENERATION_KEYS: usize = 131_072;
 /// Positions kept in memory between checkpoints.

@@ -2,6 +2,8 @@
 //!
 //! The width of nothing depends on the machine. A reader never panics: a short or odd row is [`StoreError::Row`].
 
+mod uuid;
+
 use crate::time::Timestamp;
 use crate::types::{
     Decision, Delivery, DeliveryKey, FetchFailed, Fetched, HeaderList, ItemsPart, Need, Quantity, Record, RecordBody, Stamp,
@@ -68,16 +70,12 @@ impl Writer {
 
     /// One to ten bytes: small numbers are short.
     pub fn count(&mut self, mut value: u64) -> &mut Self {
-        let (mut bytes, mut length) = ([0; 10], 0);
-        for byte in &mut bytes {
-            (*byte, value) = (low_bits(value), value >> 7);
-            length += 1;
-            if value == 0 {
-                break;
-            }
-            *byte |= 0x80;
+        while value >= 0x80 {
+            self.0.push(low_bits(value) | 0x80);
+            value >>= 7;
         }
-        self.raw(bytes.split_at(length).0)
+        self.0.push(low_bits(value));
+        self
     }
 
     /// A signed number, zigzag, one to ten bytes.
@@ -103,7 +101,7 @@ impl Writer {
 
     /// A delivery's id. One of the usual form (a UUID in lower case) takes 17 bytes instead of 37.
     pub fn label(&mut self, text: &str) -> &mut Self {
-        match uuid_bytes(text) {
+        match uuid::bytes_of(text) {
             Some(bytes) => self.u8(1).raw(&bytes),
             None => self.u8(0).text(text),
         }
@@ -148,45 +146,6 @@ pub fn count_bytes(value: u64) -> usize {
 fn low_bits(value: u64) -> u8 {
     let [low, ..] = value.to_le_bytes();
     low & 0x7f
-}
-
-/// Where a UUID's text has its hyphens.
-const UUID_HYPHENS: [usize; 4] = [8, 13, 18, 23];
-/// ... and the first digits of its bytes.
-const UUID_BYTES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
-
-/// The 16 bytes of a UUID written as RFC 9562 says, in lower case; `None` for any other text.
-fn uuid_bytes(text: &str) -> Option<[u8; 16]> {
-    let text: &[u8; 36] = text.as_bytes().try_into().ok()?;
-    if UUID_HYPHENS.iter().any(|at| text.get(*at) != Some(&b'-')) {
-        return None;
-    }
-    // a digit has four bits; what is none has more
-    let digit = |at: usize| match text.get(at) {
-        Some(byte @ b'0'..=b'9') => byte - b'0',
-        Some(byte @ b'a'..=b'f') => byte - b'a' + 10,
-        _ => 0x80,
-    };
-    let (mut bytes, mut all) = ([0; 16], 0);
-    for (byte, at) in bytes.iter_mut().zip(UUID_BYTES) {
-        let (high, low) = (digit(at), digit(at + 1));
-        *byte = high << 4 | low;
-        all |= high | low;
-    }
-    (all < 0x10).then_some(bytes)
-}
-
-fn uuid_text(bytes: [u8; 16]) -> String {
-    let mut text = String::with_capacity(36);
-    for byte in bytes {
-        if UUID_HYPHENS.contains(&text.len()) {
-            text.push('-');
-        }
-        for nibble in [byte >> 4, byte & 15] {
-            text.push(char::from_digit(u32::from(nibble), 16).expect("a nibble"));
-        }
-    }
-    text
 }
 
 /// Takes a row apart.
@@ -282,7 +241,7 @@ impl<'a> Reader<'a> {
     pub fn label(&mut self, what: &str) -> Result<String, StoreError> {
         match self.u8(what)? {
             0 => self.text(what).map(str::to_owned),
-            1 => Ok(uuid_text(self.array(what)?)),
+            1 => Ok(uuid::text_of(self.array(what)?)),
             other => Err(StoreError::Row(format!("{what} has the form {other}"))),
         }
     }
