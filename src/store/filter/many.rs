@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Filter, Part, part_of};
+use super::{Filter, Part, mix, part_of};
 
 /// Filters that are woven together: as many as bytes in [`Places`].
 const WOVEN: usize = size_of::<Places>();
@@ -120,10 +120,7 @@ impl Form {
 
     /// A key's three places and its fingerprint, as `xorf` computes them: Graf and Lemire, "Binary Fuse Filters" (2022).
     fn places(&self, hash: u64) -> ([usize; 3], u8) {
-        let mut h = hash.wrapping_add(self.seed);
-        h = (h ^ (h >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-        h = (h ^ (h >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-        h ^= h >> 33;
+        let h = mix(hash.wrapping_add(self.seed));
         let low = |bits: u64| u32::try_from(bits & u64::from(u32::MAX)).expect("32 bits");
         let first = u32::try_from((u128::from(h) * u128::from(self.first_places)) >> 64).expect("below a number of 32 bits");
         let second = (first + self.segment) ^ (low(h >> 18) & self.mask);

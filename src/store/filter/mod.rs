@@ -13,6 +13,13 @@ pub(super) use many::Filters;
 /// Most keys of one part: to build a part takes some twenty-five bytes for each of its keys.
 const PART_KEYS: usize = if cfg!(test) { 64 } else { 32_768 };
 
+/// The last step of `MurmurHash3`: every bit of the result depends on every bit of the number.
+pub(super) fn mix(mut h: u64) -> u64 {
+    h = (h ^ (h >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    h = (h ^ (h >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    h ^ (h >> 33)
+}
+
 /// A filter over a set that does not change any more.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Filter {

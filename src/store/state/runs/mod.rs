@@ -28,7 +28,7 @@ use self::merge::{Rest, Source};
 pub(super) use self::write::{forget_runs, put};
 use super::{ByBytes, ByNumber, Bytes, StoreError};
 use crate::store::codec::{Reader, Writer};
-use crate::store::filter::Filter;
+use crate::store::filter::{Filter, mix};
 
 pub(super) const POSITIONS: ByBytes = ByBytes::new("positions");
 pub(super) const POSITION_RUNS: ByNumber = ByNumber::new("position-runs");
@@ -132,13 +132,10 @@ impl Run {
     }
 }
 
-/// Spread a key over 64 bits, the same on every machine and in every release: FNV-1a, then the last step of `MurmurHash3`, because
-/// a filter needs all bits to be as good as random.
+/// Spread a key over 64 bits, the same on every machine and in every release: FNV-1a, then mixed, because a filter needs all bits to be
+/// as good as random.
 fn hash(key: &[u8]) -> u64 {
-    let mut h = key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, byte| (h ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
-    h = (h ^ (h >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    h = (h ^ (h >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    h ^ (h >> 33)
+    mix(key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, byte| (h ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)))
 }
 
 fn block_key(run: u64, block: u32) -> [u8; 12] {
