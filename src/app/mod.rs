@@ -354,8 +354,7 @@ impl Gateway {
 
     /// Returns when the gateway can no longer do its work and must end.
     pub async fn failed(&self) {
-        let mut folded = self.fold.folded();
-        while folded.changed().await.is_ok() {}
+        self.fold.ended().await;
         self.core.health.fold_alive(false);
     }
 

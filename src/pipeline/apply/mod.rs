@@ -51,6 +51,8 @@ pub struct FoldHandle {
     folded: watch::Receiver<Seq>,
     heart: Heart,
     stop_by: Arc<OnceLock<Instant>>,
+    /// Closed when the thread has ended.
+    ended: watch::Receiver<()>,
 }
 
 impl FoldHandle {
@@ -71,6 +73,12 @@ impl FoldHandle {
     /// The fold works. When it does not, the process should end: a restart folds again from the last checkpoint.
     pub fn alive(&self) -> bool {
         self.alive.load(Ordering::Acquire)
+    }
+
+    /// Returns when the fold works no more.
+    pub async fn ended(&self) {
+        let mut ended = self.ended.clone();
+        while ended.changed().await.is_ok() {}
     }
 
     /// The state cannot be written or read now (a full or failing disk): deliveries are kept in the journal, levels stand still.
@@ -139,6 +147,8 @@ pub struct Fold {
     items: ItemMaps,
     queue: Receiver<Message>,
     progress: watch::Sender<Seq>,
+    /// Dropped when the thread ends.
+    living: watch::Sender<()>,
 }
 
 impl Fold {
@@ -151,8 +161,9 @@ impl Fold {
         let queued_bytes = Arc::new(AtomicUsize::new(0));
         let stuck = Arc::new(AtomicBool::new(false));
         let (heart, stop_by) = (Heart::default(), Arc::default());
-        let handle = FoldHandle { queue, queued_bytes, alive, stuck, durable, folded, heart, stop_by };
-        Self { handle, items, queue: receive, progress }
+        let (living, ended) = watch::channel(());
+        let handle = FoldHandle { queue, queued_bytes, alive, stuck, durable, folded, heart, stop_by, ended };
+        Self { handle, items, queue: receive, progress, living }
     }
 
     /// The way to it.
@@ -165,7 +176,7 @@ impl Fold {
         let counted_from = journal.head();
         let writer = Writer::start(self.handle.heart.clone())?;
         std::thread::Builder::new().name("fold".to_owned()).spawn(move || {
-            let Self { handle, items, queue, progress } = self;
+            let Self { handle, items, queue, progress, living: _until_the_end } = self;
             let _living = handle.heart.live();
             let run = || {
                 let folder = Folder::new(&mut state.write().unwrap_or_else(PoisonError::into_inner), items.clone())?;
