@@ -90,9 +90,11 @@
 //!   at once, bounds the repair after a crash to one segment, and keeps damage within it.
 //! - **The rows of journal and ledger are blocks**, not one row a record, and the journal's are compressed. Measured: an insertion into
 //!   the tree costs seven thousand instructions; deliveries of one platform shrink to a third, and so does what retention keeps.
-//! - **A write-ahead log lies beneath the journal's redb file.** Everything that one commit of redb writes is one frame, compressed and
-//!   synced once, and redb's two syncs cost nothing; the pages follow into the file. Measured: a commit of redb writes 13 pages and
-//!   waits for the disk twice whatever it holds, 40 KiB for a lone delivery; a frame is one or two pages. A card wears out by that.
+//! - **A write-ahead log stands before the journal's redb file.** A commit is one frame of it: the block of its records, compressed, with
+//!   a checksum, synced once. When the log is full all its blocks go into the segment in one transaction, by redb's own two syncs.
+//!   Measured: a commit of redb writes 13 pages and waits for the disk twice whatever it holds, 40 KiB for a lone delivery; a frame
+//!   is one or two pages. A card wears out by that. And with a commit of redb's for each of the journal's, the journal's thread took
+//!   8 us of CPU for a delivery; now it takes 5.
 //! - **A busy journal waits a moment** (0.1 ms) for the senders that it has just answered. Otherwise they fall into two groups that take
 //!   turns, with twice the commits. A few senders never wait.
 //! - **The state is written behind**: the fold works in memory and writes what changed at checkpoints, with the cursor, in one

@@ -28,13 +28,12 @@ pub mod state;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use self::disk::ahead::{Ahead, Log};
 use self::disk::{Disk, RealDisk};
 pub use self::recover::{open_state, open_state_on};
 pub use self::reserve::Reserve;
 
 /// Version of both files' forms. A file with a higher one is refused: an older program must not guess.
-pub const SCHEMA_VERSION: u64 = 4;
+pub const SCHEMA_VERSION: u64 = 5;
 
 /// What can go wrong with the store.
 #[derive(Debug, Clone)]
@@ -238,55 +237,6 @@ fn open_whole(disk: &dyn Disk, path: &Path, cache: usize) -> Result<redb::Databa
     }
     ensure_schema(&database, path)?;
     Ok(database)
-}
-
-/// The same for a file with a write-ahead log before it: what the log still has is written into the file first. `of` names the file
-/// in the log.
-fn open_whole_ahead(
-    disk: &dyn Disk,
-    path: &Path,
-    log: &Path,
-    of: u64,
-    cache: usize,
-) -> Result<(redb::Database, Ahead), StoreError> {
-    let file = disk.file(path).map_err(|error| not_opened(path, error))?;
-    let log_file = disk.file(log).map_err(|error| not_opened(log, error))?;
-    let opened = Ahead::open(log_file, file, of).map_err(|error| match error.kind() {
-        std::io::ErrorKind::WouldBlock => StoreError::Locked(path.to_owned()),
-        _ if is_damaged_file(&error) => StoreError::Damaged { file: log.to_owned(), cause: error.to_string() },
-        _ => StoreError::from_io(&error, format!("{}: {error}", log.display())),
-    });
-    let (ahead, beneath) = opened?;
-    let mut database = builder(cache).create_with_backend(beneath).map_err(|error| not_opened(path, error))?;
-    if !database.check_integrity().map_err(|error| not_opened(path, error))? {
-        tracing::warn!(file = %path.display(), "redb's notes about free pages were not right: made anew");
-    }
-    ensure_schema(&database, path)?;
-    Ok((database, ahead))
-}
-
-/// Make a database with a write-ahead log before it: this one, which is settled, or the one at a path, which has nothing for it.
-fn make_ahead(
-    disk: &dyn Disk,
-    path: &Path,
-    log: Option<Log>,
-    log_path: &Path,
-    of: u64,
-    cache: usize,
-) -> Result<(redb::Database, Ahead), StoreError> {
-    let file = disk.file(path).map_err(|error| not_opened(path, error))?;
-    let log = match log {
-        Some(log) => log,
-        None => Log::emptied(disk.file(log_path).map_err(|error| not_opened(log_path, error))?).map_err(|error| {
-            let locked = error.kind() == std::io::ErrorKind::WouldBlock;
-            let text = format!("{}: {error}", log_path.display());
-            if locked { StoreError::Locked(log_path.to_owned()) } else { StoreError::from_io(&error, text) }
-        })?,
-    };
-    let (ahead, beneath) = Ahead::over(log, file, of);
-    let database = builder(cache).create_with_backend(beneath).map_err(|error| not_opened(path, error))?;
-    ensure_schema(&database, path)?;
-    Ok((database, ahead))
 }
 
 /// Open a database to read. One that was not closed cleanly is repaired first.

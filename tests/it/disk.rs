@@ -21,8 +21,19 @@ fn cramped(site: &Site) -> Command {
     command
 }
 
+/// 6,000 letters that do not shrink to nothing (splitmix64).
+fn pad(n: u64) -> String {
+    let letter = |at: u64| {
+        let mut z = (n * 100_000 + at).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        char::from(b'a' + (z >> 60).to_le_bytes()[0])
+    };
+    (0..6000).map(letter).collect()
+}
+
 fn padded(n: u32) -> String {
-    format!(r#"{{"sku":"P-{n}","quantity":{n},"pad":"{}"}}"#, "x".repeat(6000))
+    format!(r#"{{"sku":"P-{n}","quantity":{n},"pad":"{}"}}"#, pad(n.into()))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -83,7 +94,7 @@ async fn a_state_that_cannot_be_written_ends_nothing_and_loses_nothing() {
         assert!(n < 2000, "the limit was never met");
         let id = format!("d-{n}");
         // genuine, and not to be understood
-        let body = format!(r#"{{"sku":"P-{n}","quantity":"many","pad":"{}"}}"#, "x".repeat(6000));
+        let body = format!(r#"{{"sku":"P-{n}","quantity":"many","pad":"{}"}}"#, pad(n as u64));
         match connection.send(delivery(&id, &body)).await.expect("an answer").status {
             StatusCode::OK => taken.push(id),
             StatusCode::SERVICE_UNAVAILABLE => break,

@@ -10,12 +10,14 @@ use redb::{Builder, DatabaseError, StorageBackend};
 
 use super::{Disk, Entry, Reader, RealDisk};
 
-/// The disk of this machine; while `broken`, databases cannot read (`refused`: one has tried), while `stalled`, their syncs do not return.
+/// The disk of this machine; while `broken`, databases cannot read (`refused`: one has tried), while `stalled`, their syncs do not
+/// return, while `fixed`, they cannot be written; a log can.
 #[derive(Debug, Default)]
 pub(crate) struct FailingDisk {
     pub(crate) broken: Arc<AtomicBool>,
     pub(crate) refused: Arc<Latch>,
     pub(crate) stalled: Arc<Stall>,
+    pub(crate) fixed: Arc<AtomicBool>,
 }
 
 /// Something that has happened, or not yet.
@@ -84,6 +86,8 @@ struct Backend {
     broken: Arc<AtomicBool>,
     refused: Arc<Latch>,
     stalled: Arc<Stall>,
+    /// Nothing can be written.
+    fixed: Option<Arc<AtomicBool>>,
 }
 
 impl StorageBackend for Backend {
@@ -109,6 +113,9 @@ impl StorageBackend for Backend {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        if self.fixed.as_ref().is_some_and(|fixed| fixed.load(Ordering::Acquire)) {
+            return Err(io::Error::other("a bad sector"));
+        }
         self.file.write(offset, data)
     }
 }
@@ -118,7 +125,8 @@ impl Disk for FailingDisk {
         let opened = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let file = FileBackend::new(opened.map_err(|error| DatabaseError::Storage(error.into()))?)?;
         let (broken, refused, stalled) = (Arc::clone(&self.broken), Arc::clone(&self.refused), Arc::clone(&self.stalled));
-        Ok(Box::new(Backend { file, broken, refused, stalled }))
+        let fixed = path.extension().is_some_and(|kind| kind == "redb").then(|| Arc::clone(&self.fixed));
+        Ok(Box::new(Backend { file, broken, refused, stalled, fixed }))
     }
 
     fn reader(&self, path: &Path, builder: &Builder) -> Result<Reader, DatabaseError> {

@@ -4,7 +4,6 @@
 //! tests can bring one that lies: it records what was written and synced, and builds what a power cut could leave. A database
 //! reads and writes its file by itself; here it is only opened.
 
-pub(super) mod ahead;
 #[cfg(test)]
 pub(crate) mod failing;
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Blocks: the rows of a segment. One holds the records that were committed together, one after the other, compressed.
+//! Blocks: the rows of a segment. One holds the records that were committed together, one after the other, compressed; small commits
+//! share one.
 //!
 //! A row a record would cost an insertion into the tree for each, and leave every page that the next commit touches to be
 //! written again. And what one platform sends differs in a few numbers: a block of forty deliveries shrinks to a third (LZ4).
@@ -9,11 +10,16 @@
 //! damage from what is whole, up to the first record of a block that damage has reached, and it proves a record that is found in
 //! a file which redb cannot open any more.
 
+use std::borrow::Cow;
+
+use super::Row;
 use crate::store::codec::{Reader, Writer, numbered_rows};
 use crate::types::Seq;
 
 /// Bytes of records from which on the next one begins another block: damage to a block hides no more than these.
 const BLOCK_BYTES: usize = 64 * 1024;
+/// The same for small commits that are put together: some two pages, compressed, so that damage to a page hides little more than it has.
+const JOINED_BYTES: usize = 16 * 1024;
 /// LZ4 makes of a byte no more than so many.
 const MOST_RATIO: usize = 255;
 /// Bytes of a checksum.
@@ -27,14 +33,44 @@ fn checksum(seq: Seq, record: &[u8]) -> [u8; SUM_BYTES] {
 }
 
 /// The blocks of a batch: each with the number of its first record.
-pub(super) fn pack(first: Seq, records: &[Vec<u8>]) -> impl Iterator<Item = (Seq, Vec<u8>)> {
+pub(super) fn pack(first: Seq, records: &[Vec<u8>]) -> impl Iterator<Item = Row> {
+    blocks(first, records, BLOCK_BYTES)
+}
+
+/// The same records in fewer blocks: what platforms send one at a time shrinks by what it has in common. `rows` are in order.
+pub(super) fn join<'a>(rows: impl Iterator<Item = (Seq, &'a [u8])>) -> Vec<(Seq, Cow<'a, [u8]>)> {
+    let mut joined = Vec::new();
+    let (mut first, mut few, mut size) = (0, Vec::new(), 0);
+    let end = |first, few: &mut Vec<Vec<u8>>, joined: &mut Vec<(Seq, Cow<'a, [u8]>)>| {
+        joined.extend(blocks(first, &std::mem::take(few), JOINED_BYTES).map(|(seq, row)| (seq, Cow::Owned(row))));
+    };
+    for (seq, row) in rows {
+        let block = head(Reader::new(row)).filter(|head| head.length < JOINED_BYTES / 2).map(|_| unpack(seq, row));
+        let records = block.iter().flat_map(Unpacked::records).map(|(_, record)| record.map(<[u8]>::to_vec));
+        // a block that is not whole is none of ours: it stays as it is
+        let records: Vec<Vec<u8>> = records.collect::<Option<_>>().unwrap_or_default();
+        if records.is_empty() || seq != first + few.len() as u64 || size >= JOINED_BYTES {
+            end(first, &mut few, &mut joined);
+            (first, size) = (seq, 0);
+        }
+        if records.is_empty() {
+            joined.push((seq, Cow::Borrowed(row)));
+        }
+        size += records.iter().map(Vec::len).sum::<usize>();
+        few.extend(records);
+    }
+    end(first, &mut few, &mut joined);
+    joined
+}
+
+fn blocks(first: Seq, records: &[Vec<u8>], most: usize) -> impl Iterator<Item = Row> {
     let mut next = first;
     let mut rest = records;
     std::iter::from_fn(move || {
         let mut size = 0;
         let full = rest.iter().position(|record| {
             size += record.len();
-            size >= BLOCK_BYTES
+            size >= most
         });
         let (block, later) = rest.split_at_checked(full.map_or(rest.len(), |last| last + 1))?;
         if block.is_empty() {
@@ -61,23 +97,33 @@ pub(super) struct Unpacked {
     raw: Vec<u8>,
 }
 
+/// What stands before a block's records.
+struct Head<'a> {
+    count: u64,
+    /// Of the records, unpacked.
+    length: usize,
+    packed: &'a [u8],
+}
+
+fn head(mut r: Reader<'_>) -> Option<Head<'_>> {
+    let (count, length): (u64, usize) = (r.count("records").ok()?, r.small("length").ok()?);
+    let packed = Reader::rest(&mut r);
+    // one that is damaged must not ask for all the memory there is, or claim numbers without end
+    let possible = length <= packed.len().saturating_mul(MOST_RATIO) && count <= (length / SUM_BYTES) as u64;
+    possible.then_some(Head { count, length, packed })
+}
+
 /// Unpack a block. What is damaged of it is told by [`Unpacked::records`].
 pub(super) fn unpack(first: Seq, block: &[u8]) -> Unpacked {
-    let head = |mut r: Reader<'_>| {
-        let (count, length): (u64, usize) = (r.count("records").ok()?, r.small("length").ok()?);
-        let packed = Reader::rest(&mut r);
-        // a head that is damaged must not ask for all the memory there is, or claim numbers without end
-        let possible = length <= packed.len().saturating_mul(MOST_RATIO) && count <= (length / SUM_BYTES) as u64;
-        possible.then(|| {
-            let mut raw = vec![0; length];
-            // where it stops, zeros follow: no record
-            if lz4_flex::block::decompress_into(packed, &mut raw).is_err() {
-                tracing::debug!(first, "a block of the journal is damaged");
-            }
-            Unpacked { first, count, raw }
-        })
+    let Some(Head { count, length, packed }) = head(Reader::new(block)) else {
+        return Unpacked { first, count: 1, raw: Vec::new() };
     };
-    head(Reader::new(block)).unwrap_or(Unpacked { first, count: 1, raw: Vec::new() })
+    let mut raw = vec![0; length];
+    // where it stops, zeros follow: no record
+    if lz4_flex::block::decompress_into(packed, &mut raw).is_err() {
+        tracing::debug!(first, "a block of the journal is damaged");
+    }
+    Unpacked { first, count, raw }
 }
 
 impl Unpacked {
@@ -146,6 +192,43 @@ mod tests {
         let raw: usize = records.iter().map(Vec::len).sum();
         let packed: usize = pack(1, &records).map(|(_, row)| row.len()).sum();
         assert!(packed * 3 < raw * 2, "{packed} of {raw}");
+    }
+
+    #[test]
+    fn what_came_one_by_one_is_put_together() {
+        let delivery =
+            |n: u64| format!("{{\"inventory_item_id\":{},\"location_id\":53716844710,\"n\":{}}}", n * 7919, n % 97);
+        // one by one; a gap; a large one between small ones; one that is damaged
+        let batches: [(Seq, Vec<Vec<u8>>); 5] = [
+            (1001, vec![vec![1; 20_000]]),
+            (1002, vec![b"behind it".to_vec()]),
+            (1003, vec![b"and another".to_vec(), b"two of them".to_vec()]),
+            (1005, vec![b"is damaged".to_vec()]),
+            (1006, vec![b"the last".to_vec()]),
+        ];
+        let ones = (1..=500).chain([800]).map(|n| (n, vec![delivery(n).into_bytes()]));
+        let mut rows: Vec<Row> =
+            ones.chain(batches).flat_map(|(first, records)| pack(first, &records).collect::<Vec<_>>()).collect();
+        let damaged = rows.iter_mut().find(|(seq, _)| *seq == 1005).expect("is there");
+        *damaged.1.last_mut().expect("bytes") ^= 1;
+        let all = |rows: &[(Seq, Cow<'_, [u8]>)]| -> Vec<_> {
+            let records = rows.iter().flat_map(|(first, row)| {
+                let unpacked = unpack(*first, row);
+                unpacked.records().map(|(seq, record)| (seq, record.map(<[u8]>::to_vec))).collect::<Vec<_>>()
+            });
+            records.collect()
+        };
+        let before: Vec<_> = rows.iter().map(|(seq, row)| (*seq, Cow::Borrowed(row.as_slice()))).collect();
+        let joined = join(rows.iter().map(|(seq, row)| (*seq, row.as_slice())));
+        assert_eq!(all(&joined), all(&before));
+        let firsts: Vec<Seq> = joined.iter().map(|(first, _)| *first).collect();
+        assert_eq!(firsts[firsts.len() - 5..], [800, 1001, 1002, 1005, 1006], "{firsts:?}");
+        let bytes = |rows: &[(Seq, Cow<'_, [u8]>)]| -> usize {
+            rows.iter().filter(|(first, _)| *first <= 500).map(|(_, row)| row.len()).sum()
+        };
+        assert!(bytes(&joined) * 2 < bytes(&before), "{} of {}", bytes(&joined), bytes(&before));
+        let largest = joined.iter().filter(|(first, _)| *first <= 500).map(|(_, row)| row.len()).max();
+        assert!(largest < Some(JOINED_BYTES), "{largest:?}");
     }
 
     #[test]

@@ -11,14 +11,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use redb::{Database, ReadableDatabase};
+use redb::ReadableDatabase;
 
+use super::find::{Found, each, newest_record, record_time};
+use super::log::Log;
+use super::newest::Newest;
 use super::salvage::{self, Lost};
-use super::{BLOCKS, Found, OLD_SEGMENT_CACHE_BYTES, Segment, Shared, block};
+use super::{BLOCKS, OLD_SEGMENT_CACHE_BYTES, Segment, Shared, block};
 use crate::limits::JOURNAL_BATCH_RECORDS;
-use crate::store::disk::ahead::Ahead;
 use crate::store::disk::{self, Disk, Reader};
-use crate::store::{META, StoreError, guarded, is_damage, open, open_reader, open_whole_ahead};
+use crate::store::{META, StoreError, guarded, is_damage, open, open_reader, open_whole};
 use crate::time::Timestamp;
 use crate::types::Seq;
 
@@ -123,21 +125,24 @@ impl Shared {
 
     /// Open the newest segment, mended when it must be. It is the one that is written, so all of it is checked: redb believes
     /// a file that was closed cleanly, and would hand out pages that are in use when its notes about them are damaged.
-    pub(super) fn open_newest(&self, first: Seq) -> Result<(Database, Ahead), StoreError> {
+    pub(super) fn open_newest(&self, first: Seq) -> Result<Newest, StoreError> {
         let open = || {
             let mut slot = None;
             let lost = guarded(|| {
-                let path = self.path_of(first);
-                let (database, _) = slot.insert(open_whole_ahead(&*self.disk, &path, &self.log_path(), first, self.cache)?);
+                // the segment first: it says whose it is, and in which form
+                let database = open_whole(&*self.disk, &self.path_of(first), self.cache)?;
+                let (log, rows) = self.open_log(|file| Log::open(file, first))?;
+                let newest = slot.insert(Newest::recover(first, database, log, self.log_path(), rows)?);
+                let database = newest.database();
                 let lost = lost_in(database)?;
                 let begin = first.max(self.floor.saturating_add(1));
                 // not the records themselves, which would be all of a segment in memory
                 let mut found = Vec::new();
-                super::each(database, begin, Seq::MAX, |seq, _| {
+                each(database, begin, Seq::MAX, |seq, _| {
                     found.push(seq);
                     false
                 })?;
-                let end = super::newest_record(database)?.map_or(begin, |(seq, _)| seq + 1);
+                let end = newest_record(database)?.map_or(begin, |(seq, _)| seq + 1);
                 match unexplained(found.into_iter(), begin, end, &lost) {
                     Some(seq) => Err(StoreError::Row(format!("record {seq} is missing"))),
                     None => Ok(lost),
@@ -155,7 +160,7 @@ impl Shared {
             }
             Ok::<_, StoreError>((slot, lost?))
         };
-        let (database, lost) = match open() {
+        let (newest, lost) = match open() {
             Err(error) if is_damage(&error) => {
                 self.mend(first, None, &error)?;
                 open()?
@@ -166,7 +171,7 @@ impl Shared {
         if !lost.is_empty() {
             self.losses().insert(first, lost);
         }
-        Ok(database.expect("it is there when nothing failed"))
+        Ok(newest.expect("it is there when nothing failed"))
     }
 
     /// Read from an older segment, which ends before `end`; mend it when it cannot be read. True when it is enough.
@@ -180,7 +185,7 @@ impl Shared {
                 // aged out since the list of segments was made
                 let Some(database) = self.older(first)? else { return Ok(false) };
                 used = Some(Arc::clone(&database));
-                let done = found.take(database.database(), begin, Seq::MAX)?;
+                let done = each(database.database(), begin, Seq::MAX, |seq, bytes| found.take(seq, bytes))?;
                 let read = found.records.get(records..).unwrap_or_default();
                 let until = if done { read.last().map_or(begin, |(seq, _)| seq + 1) } else { end };
                 let mut lost = self.lost_of(first);
@@ -210,18 +215,18 @@ impl Shared {
         let read = || {
             guarded(|| {
                 let Some(database) = self.older(first)? else { return Ok(None) };
-                super::newest_record(database.database())
+                newest_record(database.database())
             })
         };
         let newest = match read() {
             Err(error) if is_damage(&error) => {
                 // reading all of it mends it
-                self.read_older(first, end, first, &mut Found::all())?;
+                self.read_older(first, end, first, &mut Found::up_to(usize::MAX, usize::MAX))?;
                 read()?
             }
             other => other?,
         };
-        Ok(newest.map(|(_, bytes)| super::record_time(&bytes)).unwrap_or_default())
+        Ok(newest.map(|(_, bytes)| record_time(&bytes)).unwrap_or_default())
     }
 
     /// Mend an older segment, unless somebody else has done so since it was read.
@@ -256,8 +261,12 @@ impl Shared {
         tracing::error!(file = %source.display(), %why, "a journal segment is damaged: what can be read of it is kept");
         let file = self.disk.salvage(&source).map_err(|e| self.io(&e))?;
         // far from where numbers end: what stands in a damaged page is added to
-        let salvaged = salvage::scan(&file, first, end.unwrap_or(Seq::MAX / 2));
+        let mut salvaged = salvage::scan(&file, first, end.unwrap_or(Seq::MAX / 2));
         drop(file);
+        if end.is_none() {
+            let (_, rows) = self.open_log(|file| Log::open(file, first))?;
+            salvaged.add(&rows);
+        }
         let proved = salvaged.records.keys().next_back().copied().unwrap_or(first - 1);
         let last = end.map_or(proved.max(self.floor), |end| end - 1);
         let found = salvaged.records.iter().map(|(seq, record)| (*seq, record.as_slice()));
@@ -270,7 +279,7 @@ impl Shared {
         if end.is_none() {
             // what the last commit held may be unreadable down to its numbers
             let to = salvaged.highest.max(last) + JOURNAL_BATCH_RECORDS as u64;
-            let after = salvaged.records.values().next_back().map(|record| super::record_time(record));
+            let after = salvaged.records.values().next_back().map(|record| record_time(record));
             lost.push(Lost { from: last + 1, to, after, before: None, certain: false });
         }
         self.write_mended(&self.directory.join(MENDED), &salvaged.records, &lost)?;

@@ -2,8 +2,8 @@
 //!
 //! Records are appended under 1, 2, 3, ... by one thread that commits whatever is waiting: idle it commits at once, busy its
 //! batch grows; a busy one waits a moment for the senders that it has just answered. A commit is durable before anybody who waits
-//! for it is answered: all that redb writes for it is one frame of a write-ahead log (`ahead.log`, see [`disk::ahead`]), compressed
-//! and synced once, and its pages reach the segment's file behind that.
+//! for it is answered: its records are one frame of a write-ahead log (`ahead.log`), compressed and synced once. They go into
+//! the segment's database by some hundred commits at a time.
 //!
 //! The journal is cut into segments, one small database file each, named after its first record; only the newest is written.
 //! Retention removes whole files, so the space is back at once (a redb file hardly ever shrinks by itself, and compacting one
@@ -19,25 +19,30 @@
 //! gives, and what is lost is told by number and time, in the log and in [`Journal::lost`]. Numbers are not given again.
 
 mod block;
+mod find;
 mod import;
+mod log;
 mod mend;
+mod newest;
 mod salvage;
 mod writer;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use redb::{ReadableDatabase, ReadableTableMetadata, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
 
+use self::find::{Found, newest_record};
 pub use self::import::Importer;
+use self::log::Log;
 use self::mend::Older;
+use self::newest::Newest;
 pub use self::salvage::Lost;
 use self::writer::Committer;
-use super::disk::ahead::{Ahead, Log};
 use super::disk::{self, Disk};
 use super::heart::Heart;
 use super::{Reserve, StoreError};
@@ -47,6 +52,8 @@ use crate::types::Seq;
 
 /// The blocks of a segment, by the number of their first record.
 const BLOCKS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("blocks");
+/// Number of the first record of a block, and the block (see [`block`]).
+type Row = (Seq, Vec<u8>);
 /// The write-ahead log of the newest segment.
 const AHEAD: &str = "ahead.log";
 /// A segment that is still being made.
@@ -125,9 +132,7 @@ struct Shared {
     cache: usize,
     floor: Seq,
     /// The newest segment; `None` between a failure and the next successful open, and after close.
-    newest: RwLock<Option<Database>>,
-    /// The write-ahead log of the newest segment; `None` when that is.
-    ahead: Mutex<Option<Ahead>>,
+    newest: RwLock<Option<Newest>>,
     /// Oldest first.
     segments: RwLock<Vec<Segment>>,
     older_open: Mutex<Vec<(Seq, Arc<Older>)>>,
@@ -246,7 +251,6 @@ impl Journal {
             cache,
             floor,
             newest: RwLock::new(None),
-            ahead: Mutex::new(None),
             segments: RwLock::new(Vec::new()),
             older_open: Mutex::new(Vec::new()),
             head: AtomicU64::new(0),
@@ -303,11 +307,10 @@ impl Journal {
 
     /// Close the files cleanly, once the writer has ended and nobody has to read any more.
     pub fn close(&self) {
-        if let Err(error) = self.shared.with_ahead(Ahead::settle) {
+        if let Err(error) = self.shared.with_newest(Newest::settle) {
             tracing::warn!(%error, "the journal was not closed cleanly: the next start looks through its end");
         }
         drop(self.shared.newest.write().unwrap_or_else(PoisonError::into_inner).take());
-        drop(self.shared.ahead().take());
         self.shared.older_open.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.shared.healthy.store(false, Ordering::Release);
     }
@@ -352,7 +355,7 @@ impl Journal {
     /// Records from `from` on: at most `records` of them, and no more once `bytes` are read. Empty at the end. Records that
     /// are lost to damage are left out.
     pub fn read(&self, from: Seq, records: usize, bytes: usize) -> Result<Vec<(Seq, Vec<u8>)>, StoreError> {
-        let mut found = Found { records: Vec::new(), size: 0, most_records: records, most_bytes: bytes };
+        let mut found = Found::up_to(records, bytes);
         // held to the end: no new segment begins, so the last one of the list is the one that is open here
         let newest = self.shared.newest.read().unwrap_or_else(PoisonError::into_inner);
         let segments = self.shared.segments().clone();
@@ -360,8 +363,7 @@ impl Journal {
         for (i, segment) in segments.iter().enumerate().skip(start) {
             let done = if i + 1 == segments.len() {
                 let reopening = || StoreError::Io("the journal is being reopened".to_owned());
-                // a commit that its log does not have yet may be in the tree already
-                found.take(newest.as_ref().ok_or_else(reopening)?, from, self.head())?
+                newest.as_ref().ok_or_else(reopening)?.each(from, self.head(), |seq, bytes| found.take(seq, bytes))?
             } else {
                 let end = segments.get(i + 1).map_or(Seq::MAX, |next| next.first);
                 self.shared.read_older(segment.first, end, from, &mut found)?
@@ -377,76 +379,6 @@ impl Journal {
     pub fn get(&self, seq: Seq) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.read(seq, 1, 0)?.into_iter().find(|(found, _)| *found == seq).map(|(_, bytes)| bytes))
     }
-}
-
-/// Collects records up to a bound.
-struct Found {
-    records: Vec<(Seq, Vec<u8>)>,
-    size: usize,
-    most_records: usize,
-    most_bytes: usize,
-}
-
-impl Found {
-    fn all() -> Self {
-        Self { records: Vec::new(), size: 0, most_records: usize::MAX, most_bytes: usize::MAX }
-    }
-
-    /// Take what a segment has from one number to another; true when it is enough.
-    fn take(&mut self, database: &dyn ReadableDatabase, from: Seq, until: Seq) -> Result<bool, StoreError> {
-        each(database, from, until, |seq, bytes| {
-            self.size += bytes.len();
-            self.records.push((seq, bytes.to_vec()));
-            self.records.len() >= self.most_records || self.size >= self.most_bytes
-        })
-    }
-}
-
-/// Show the records of a segment from one number to another, until `enough`; whether it was.
-fn each(
-    database: &dyn ReadableDatabase,
-    from: Seq,
-    until: Seq,
-    mut enough: impl FnMut(Seq, &[u8]) -> bool,
-) -> Result<bool, StoreError> {
-    let transaction = database.begin_read()?;
-    let table = transaction.open_table(BLOCKS)?;
-    // the block that `from` stands in begins there or before
-    let begin = table.range(..=from)?.next_back().transpose()?.map_or(from, |(first, _)| first.value());
-    if begin > until {
-        return Ok(false);
-    }
-    for row in table.range(begin..=until)? {
-        let (first, block) = row?;
-        for (seq, record) in block::unpack(first.value(), block.value()).records() {
-            if seq < from || seq > until {
-                continue;
-            }
-            let bytes = record.ok_or_else(|| StoreError::Row(format!("journal record {seq} is damaged")))?;
-            if enough(seq, bytes) {
-                return Ok(true);
-            }
-        }
-    }
-    Ok(false)
-}
-
-/// Number and bytes of the newest record of a segment.
-fn newest_record(database: &dyn ReadableDatabase) -> Result<Option<(Seq, Vec<u8>)>, StoreError> {
-    let read = database.begin_read()?;
-    let table = read.open_table(BLOCKS)?;
-    let Some((first, block)) = table.last()? else { return Ok(None) };
-    let unpacked = block::unpack(first.value(), block.value());
-    let Some((seq, record)) = unpacked.records().last() else { return Ok(None) };
-    match record {
-        Some(bytes) => Ok(Some((seq, bytes.to_vec()))),
-        None => Err(StoreError::Row(format!("journal record {seq} is damaged"))),
-    }
-}
-
-/// The time that stands in a record's bytes (see `codec::encode_record`).
-fn record_time(bytes: &[u8]) -> Timestamp {
-    super::codec::decode_record(bytes).map(|r| r.at).unwrap_or_default()
 }
 
 impl Shared {
@@ -473,19 +405,19 @@ impl Shared {
         // a segment that was renamed just before a failure must not be written under a name that a power cut takes away
         self.sync_directory()?;
         self.look_for_damage(&mut segments)?;
-        let (database, head, filled) = if let Some(last) = segments.last() {
-            let (database, ahead) = self.open_newest(last.first)?;
-            *self.ahead() = Some(ahead);
-            let read = database.begin_read()?;
+        let (newest, head, filled) = if let Some(last) = segments.last() {
+            let newest = self.open_newest(last.first)?;
+            // a journal that was restored has no log before it is opened: that one's name must be durable, too
+            self.sync_directory()?;
+            let read = newest.database().begin_read()?;
             let table = read.open_table(BLOCKS)?;
-            let newest = newest_record(&database)?.map(|(seq, _)| seq);
+            let head = newest_record(newest.database())?.map_or(last.first - 1, |(seq, _)| seq);
             let filled = table.stats()?.stored_bytes();
-            (database, newest.unwrap_or(last.first - 1), filled)
+            (newest, head, filled)
         } else {
-            let (database, ahead, segment) = self.make_segment(self.floor + 1, None)?;
-            *self.ahead() = Some(ahead);
+            let (newest, segment) = self.make_segment(self.floor + 1, None)?;
             segments.push(segment);
-            (database, self.floor, 0)
+            (newest, self.floor, 0)
         };
         if head < self.floor {
             tracing::error!(
@@ -497,7 +429,7 @@ impl Shared {
         self.head.store(head.max(self.floor), Ordering::Release);
         self.filled.store(filled, Ordering::Relaxed);
         *self.segments.write().unwrap_or_else(PoisonError::into_inner) = segments;
-        *self.newest.write().unwrap_or_else(PoisonError::into_inner) = Some(database);
+        *self.newest.write().unwrap_or_else(PoisonError::into_inner) = Some(newest);
         self.healthy.store(true, Ordering::Release);
         Ok(())
     }
@@ -515,25 +447,32 @@ impl Shared {
         self.directory.join(AHEAD)
     }
 
-    fn ahead(&self) -> MutexGuard<'_, Option<Ahead>> {
-        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    fn with_newest<T>(&self, work: impl FnOnce(&Newest) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let newest = self.newest.read().unwrap_or_else(PoisonError::into_inner);
+        work(newest.as_ref().ok_or_else(|| StoreError::Io("the journal is closed".to_owned()))?)
     }
 
-    fn with_ahead<T>(&self, work: impl FnOnce(&Ahead) -> std::io::Result<T>) -> Result<T, StoreError> {
-        let ahead = self.ahead();
-        let ahead = ahead.as_ref().ok_or_else(|| StoreError::Io("the journal is closed".to_owned()))?;
-        work(ahead).map_err(|error| StoreError::from_io(&error, format!("{}: {error}", self.log_path().display())))
+    /// Open the log, by what `take` does with its file; make it when it is not there.
+    fn open_log<T>(&self, take: impl FnOnce(Box<dyn redb::StorageBackend>) -> std::io::Result<T>) -> Result<T, StoreError> {
+        let path = self.log_path();
+        let file = self.disk.file(&path).map_err(|error| super::not_opened(&path, error))?;
+        take(file).map_err(|error| match error.kind() {
+            std::io::ErrorKind::WouldBlock => StoreError::Locked(path),
+            _ if super::is_damaged_file(&error) => StoreError::Damaged { file: path, cause: error.to_string() },
+            _ => StoreError::from_io(&error, format!("{}: {error}", path.display())),
+        })
     }
 
     /// Make a segment: whole under another name first, then renamed, then the name made durable. `log`: of the segment before, which
     /// is settled.
-    fn make_segment(&self, first: Seq, log: Option<Log>) -> Result<(Database, Ahead, Segment), StoreError> {
+    fn make_segment(&self, first: Seq, log: Option<Log>) -> Result<(Newest, Segment), StoreError> {
         let unfinished = self.directory.join(UNFINISHED);
         match self.disk.remove(&unfinished) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(self.io(&error)),
             _ => {}
         }
-        let (database, ahead) = super::make_ahead(&*self.disk, &unfinished, log, &self.log_path(), first, self.cache)?;
+        let log = log.map_or_else(|| self.open_log(Log::emptied), Ok)?;
+        let database = super::open(&*self.disk, &unfinished, self.cache)?;
         let mut write = database.begin_write()?;
         write.set_two_phase_commit(true);
         write.open_table(BLOCKS)?;
@@ -541,7 +480,8 @@ impl Shared {
         let path = self.path_of(first);
         self.disk.rename(&unfinished, &path).map_err(|e| self.io(&e))?;
         self.sync_directory()?;
-        Ok((database, ahead, Segment { first, bytes: disk::bytes(&*self.disk, &path), newest: None }))
+        let newest = Newest::new(first, database, log, self.log_path());
+        Ok((newest, Segment { first, bytes: disk::bytes(&*self.disk, &path), newest: None }))
     }
 
     fn sync_directory(&self) -> Result<(), StoreError> {

@@ -8,7 +8,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{block, record_time};
+use super::find::record_time;
+use super::{Row, block};
 use crate::store::StoreError;
 use crate::store::codec::{Reader, Writer};
 use crate::time::Timestamp;
@@ -95,6 +96,20 @@ pub(super) struct Salvaged {
     pub(super) records: BTreeMap<Seq, Vec<u8>>,
     /// The highest number that was seen or believed; 0 for none.
     pub(super) highest: Seq,
+}
+
+impl Salvaged {
+    /// Take what these rows have besides, which are known to be whole.
+    pub(super) fn add(&mut self, rows: &[Row]) {
+        for (first, row) in rows {
+            for (seq, record) in block::unpack(*first, row).records() {
+                if let Some(record) = record {
+                    self.records.entry(seq).or_insert_with(|| record.to_vec());
+                    self.highest = self.highest.max(seq);
+                }
+            }
+        }
+    }
 }
 
 /// Look through a file for the records from `first` up to, not including, `end`.

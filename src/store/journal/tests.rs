@@ -1,9 +1,14 @@
 //! What the journal promises to those who append, read and retain.
 
+use std::collections::BTreeSet;
 use std::sync::mpsc;
+
+use redb::Database;
 
 use super::*;
 use crate::store::codec::encode_record;
+use crate::store::disk::failing::FailingDisk;
+use crate::store::disk::lying::{LyingDisk, Platter};
 use crate::types::{Record, RecordBody};
 
 const CACHE: usize = 2 * 1024 * 1024;
@@ -71,6 +76,123 @@ fn what_is_durable_is_numbered_without_a_gap_and_found_again() {
     assert_eq!(journal.get(17).expect("reads"), Some(record(17, 20)));
     assert_eq!(journal.get(31).expect("reads"), None);
     assert_eq!(journal.read(29, 1, usize::MAX).expect("reads").len(), 1);
+}
+
+#[test]
+fn records_are_found_in_the_log_and_in_the_database() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    // a log of two frames, a segment of four or five
+    let running = run(directory.path(), 16, 3000);
+    let mut logged = BTreeSet::new();
+    for last in 1..=20 {
+        running.append(record(last, 1500));
+        let all: Vec<_> = (1..=last).map(|n| (n, record(n, 1500))).collect();
+        for from in 1..=last {
+            let at = usize::try_from(from).expect("small") - 1;
+            assert_eq!(running.journal.read(from, usize::MAX, usize::MAX).expect("reads"), all[at..], "{from} of {last}");
+            assert_eq!(running.journal.read(from, 2, usize::MAX).expect("reads"), all[at..all.len().min(at + 2)]);
+            assert_eq!(running.journal.get(from).expect("reads").as_ref(), Some(&all[at].1));
+        }
+        assert_eq!(running.journal.get(last + 1).expect("reads"), None);
+        logged.insert(segments_in(&crate::store::journal_path(directory.path())));
+    }
+    assert!(logged.len() > 3, "several segments were begun: {logged:?}");
+    running.end();
+}
+
+#[test]
+fn what_was_acknowledged_is_there_when_its_database_could_not_be_written() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let failing = FailingDisk::default();
+    let fixed = Arc::clone(&failing.fixed);
+    let journal = Journal::open_on(Arc::new(failing), directory.path(), CACHE, 0).expect("opens");
+    let (appender, thread) = journal.start_with(16, 10_000, |_| {}).expect("starts");
+    let append = |n| appender.append(record(n, 5000)).and_then(Pending::durable_blocking);
+    assert_eq!(append(1), Ok(1));
+    fixed.store(true, Ordering::Release);
+    let mut last = 1;
+    // the log takes some; then they have to go into the database
+    while let Ok(seq) = append(last + 1) {
+        last = seq;
+        assert!(last < 100, "a log that is full takes no more");
+    }
+    assert!(last > 1 && !journal.healthy(), "{last}");
+    drop(appender);
+    thread.join().expect("ends");
+    journal.close();
+    drop(journal);
+    let again = Journal::open(directory.path(), CACHE, 0).expect("opens");
+    let expected: Vec<_> = (1..=last).map(|n| (n, record(n, 5000))).collect();
+    assert_eq!(again.read(1, usize::MAX, usize::MAX).expect("reads"), expected);
+}
+
+/// A journal on a disk that lies, with some records; killed, so that its log has them and its database has not.
+fn killed(lying: &LyingDisk, records: u64) {
+    let disk: Arc<dyn Disk> = Arc::new(lying.clone());
+    let journal = Journal::open_on(disk, Path::new(DATA), CACHE, 0).expect("opens");
+    let (appender, thread) = journal.start(16, |_| {}).expect("starts");
+    for n in 1..=records {
+        let seq = appender.append(record(journal.head() + 1, 40)).expect("room").durable_blocking().expect("durable");
+        assert!(seq >= n);
+    }
+    lying.kill();
+    drop(appender);
+    thread.join().expect("ends");
+    journal.close();
+}
+
+const DATA: &str = "data";
+
+fn numbers(lying: LyingDisk) -> (Vec<Seq>, Vec<Lost>) {
+    let journal = Journal::open_on(Arc::new(lying), Path::new(DATA), CACHE, 0).expect("opens");
+    let found = journal.read(1, usize::MAX, usize::MAX).expect("reads");
+    for (seq, bytes) in &found {
+        assert_eq!(*bytes, record(*seq, 40));
+    }
+    (found.into_iter().map(|(seq, _)| seq).collect(), journal.lost())
+}
+
+#[test]
+fn a_damaged_segment_is_mended_with_what_its_log_has() {
+    let lying = LyingDisk::default();
+    killed(&lying, 5);
+    let mut image = lying.now();
+    image.set(&crate::store::journal_path(Path::new(DATA)).join(format!("{:020}.redb", 1)), b"rubbish");
+    let (found, lost) = numbers(LyingDisk::holding(image));
+    assert_eq!(found, [1, 2, 3, 4, 5]);
+    // nothing that was certainly there, and whatever was behind them
+    assert!(matches!(lost[..], [Lost { from: 6, certain: false, .. }]), "{lost:?}");
+}
+
+#[test]
+fn a_damaged_frame_is_told_by_its_numbers() {
+    let lying = LyingDisk::default();
+    killed(&lying, 5);
+    let mut image = lying.now();
+    let log = crate::store::journal_path(Path::new(DATA)).join(AHEAD);
+    let mut bytes = image.bytes(&log).expect("is there");
+    // two marks and two frames stand before the third
+    bytes[4 * 4096 + 36] ^= 1;
+    image.set(&log, &bytes);
+    let (found, lost) = numbers(LyingDisk::holding(image));
+    assert_eq!(found, [1, 2, 4, 5]);
+    assert!(lost.iter().any(|lost| (lost.from, lost.to, lost.certain) == (3, 3, true)), "{lost:?}");
+}
+
+#[test]
+fn the_log_of_a_journal_that_had_none_keeps_its_name() {
+    let lying = LyingDisk::default();
+    killed(&lying, 3);
+    drop(numbers(lying.clone()));
+    // as a restore leaves it
+    let mut base = lying.now();
+    base.remove(&crate::store::journal_path(Path::new(DATA)).join(AHEAD));
+    let restored = LyingDisk::holding(base.clone());
+    killed(&restored, 1);
+    let mut platter = Platter::new(base);
+    restored.log().iter().for_each(|op| platter.play(op));
+    let (found, _) = numbers(LyingDisk::holding(platter.image(&mut |_| 0)));
+    assert_eq!(found, [1, 2, 3, 4]);
 }
 
 #[test]

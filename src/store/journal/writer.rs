@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Aged, BLOCKS, Batch, Command, Refused, Retention, Segment, Shared, block};
+use super::newest::Newest;
+use super::{Aged, Batch, Command, Refused, Retention, Row, Segment, Shared, block};
 use crate::limits::{AHEAD_LOG_BYTES, JOURNAL_BATCH_BYTES, JOURNAL_BATCH_RECORDS};
-use crate::store::disk::ahead::Ahead;
 use crate::store::{StoreError, heart};
 use crate::time::{self, Timestamp};
 use crate::types::Seq;
@@ -68,87 +68,94 @@ impl Committer {
         self.shared.healthy.store(false, Ordering::Release);
     }
 
-    /// True when the batch is on disk.
+    /// False when the disk has failed.
     fn commit(&self, records: Vec<Vec<u8>>, waiting: Vec<Waiting>) -> bool {
         let began = time::instant();
         let first = (self.shared.head.load(Ordering::Acquire) + 1).max(self.shared.next.load(Ordering::Acquire));
-        let result = self.write(first, &records);
-        match result {
-            Ok(()) => {
-                let head = first + records.len() as u64 - 1;
-                self.shared.head.store(head, Ordering::Release);
-                for (seq, done) in (first..).zip(waiting) {
-                    answer(done, Ok(seq));
-                }
-                crate::metrics::journal_commit(began.elapsed(), records.len() as u64, head);
-                (self.committed)(Batch { first, records });
-                true
-            }
-            Err(error) => {
-                self.shared.healthy.store(false, Ordering::Release);
-                for done in waiting {
-                    answer(done, Err(Refused::Unavailable));
-                }
-                crate::metrics::journal_commit_failed();
-                if let Some(reserve) = self.shared.reserve.get() {
-                    reserve.failed(&error);
-                }
-                tracing::error!(%error, "journal commit failed: nothing is acknowledged until the file opens again");
-                false
-            }
+        if let Err(error) = self.write(first, &records) {
+            return self.failed(&error, waiting);
         }
+        let head = first + records.len() as u64 - 1;
+        self.shared.head.store(head, Ordering::Release);
+        for (seq, done) in (first..).zip(waiting) {
+            answer(done, Ok(seq));
+        }
+        crate::metrics::journal_commit(began.elapsed(), records.len() as u64, head);
+        (self.committed)(Batch { first, records });
+        // nobody waits for this
+        match self.settle_when_full() {
+            Ok(()) => true,
+            Err(error) => self.failed(&error, Vec::new()),
+        }
+    }
+
+    /// Nothing is acknowledged until the files are open again.
+    fn failed(&self, error: &StoreError, waiting: Vec<Waiting>) -> bool {
+        self.shared.healthy.store(false, Ordering::Release);
+        for done in waiting {
+            answer(done, Err(Refused::Unavailable));
+        }
+        crate::metrics::journal_commit_failed();
+        if let Some(reserve) = self.shared.reserve.get() {
+            reserve.failed(error);
+        }
+        tracing::error!(%error, "journal commit failed: nothing is acknowledged until the file opens again");
+        false
     }
 
     fn write(&self, first: Seq, records: &[Vec<u8>]) -> Result<(), StoreError> {
         if self.shared.filled.load(Ordering::Relaxed) >= self.segment_bytes {
             self.begin_segment(first)?;
         }
-        let guard = self.shared.newest.read().unwrap_or_else(PoisonError::into_inner);
-        let database = guard.as_ref().ok_or_else(|| StoreError::Io("the journal is closed".to_owned()))?;
-        let mut transaction = database.begin_write()?;
-        transaction.set_two_phase_commit(true);
-        let mut added = 0;
-        {
-            let mut table = transaction.open_table(BLOCKS)?;
-            for (seq, row) in block::pack(first, records) {
-                table.insert(seq, row.as_slice())?;
-                added += row.len();
-            }
-        }
-        transaction.commit()?;
-        self.shared.with_ahead(Ahead::flush)?;
+        let rows: Vec<Row> = block::pack(first, records).collect();
+        let added: usize = rows.iter().map(|(_, row)| row.len()).sum();
+        self.shared.with_newest(|newest| newest.append(rows))?;
         self.shared.filled.fetch_add(added as u64, Ordering::Relaxed);
-        if let Some(last) = self.shared.segments.write().unwrap_or_else(PoisonError::into_inner).last_mut() {
-            last.bytes = crate::store::disk::bytes(&*self.shared.disk, &self.shared.path_of(last.first));
+        Ok(())
+    }
+
+    fn settle_when_full(&self) -> Result<(), StoreError> {
+        let settled = self.shared.with_newest(|newest| {
+            let full = newest.is_full(self.room())?;
+            if full {
+                newest.settle()?;
+            }
+            Ok(full)
+        })?;
+        if settled {
+            self.measure();
         }
         Ok(())
     }
 
-    /// Before the thread. When it fails, the thread begins with opening the file again.
-    pub(super) fn begin(&self) {
-        if let Err(error) = self.log_ahead() {
-            tracing::error!(%error, "the journal's write-ahead log cannot be begun");
-            self.shared.healthy.store(false, Ordering::Release);
+    /// Bytes of the log, from which on it is settled. Tests have small segments: some commits for each turn of the log.
+    fn room(&self) -> u64 {
+        (AHEAD_LOG_BYTES as u64).min(self.segment_bytes.saturating_mul(16))
+    }
+
+    /// Look how long the newest segment's file has become.
+    fn measure(&self) {
+        if let Some(last) = self.shared.segments.write().unwrap_or_else(PoisonError::into_inner).last_mut() {
+            last.bytes = crate::store::disk::bytes(&*self.shared.disk, &self.shared.path_of(last.first));
         }
     }
 
-    /// From here on a commit is durable when its frame of the log is.
-    fn log_ahead(&self) -> Result<(), StoreError> {
-        // tests have small segments: some commits for each turn of the log
-        let room = (AHEAD_LOG_BYTES as u64).min(self.segment_bytes.saturating_mul(16));
-        self.shared.with_ahead(|ahead| ahead.begin(room))
+    /// Before the thread, and when the files were opened again.
+    pub(super) fn begin(&self) {
+        if let Err(error) = self.shared.with_newest(|newest| newest.make_room(self.room())) {
+            tracing::debug!(%error, "the write-ahead log grows as it is written");
+        }
     }
 
     /// Close the newest segment and go on in a new one.
     fn begin_segment(&self, first: Seq) -> Result<(), StoreError> {
-        let log = self.shared.with_ahead(Ahead::settle)?;
-        let (database, ahead, segment) = self.shared.make_segment(first, log)?;
-        *self.shared.ahead() = Some(ahead);
-        self.log_ahead()?;
+        let log = self.shared.with_newest(Newest::release)?;
+        self.measure();
+        let (made, segment) = self.shared.make_segment(first, log)?;
         // both at once: a reader holds the first lock while it walks the list
         let mut newest = self.shared.newest.write().unwrap_or_else(PoisonError::into_inner);
         let mut segments = self.shared.segments.write().unwrap_or_else(PoisonError::into_inner);
-        *newest = Some(database);
+        *newest = Some(made);
         segments.push(segment);
         self.shared.filled.store(0, Ordering::Relaxed);
         Ok(())
@@ -157,7 +164,6 @@ impl Committer {
     /// Close the file and try to open it until it works; what is queued meanwhile is refused.
     fn reopen(&self, queue: &mut mpsc::Receiver<Command>) {
         drop(self.shared.newest.write().unwrap_or_else(PoisonError::into_inner).take());
-        drop(self.shared.ahead().take());
         loop {
             while let Ok(command) = queue.try_recv() {
                 match command {
@@ -178,11 +184,12 @@ impl Committer {
             // the one pause in the program that is a pause: the disk needs time, nothing can wake us
             std::thread::sleep(REOPEN_PAUSE);
             self.shared.forget_newest();
-            match self.shared.open().and_then(|()| self.log_ahead()) {
+            match self.shared.open() {
                 Ok(()) => break,
                 Err(error) => tracing::error!(%error, "the journal still cannot be opened"),
             }
         }
+        self.begin();
         tracing::info!(head = self.shared.head.load(Ordering::Acquire), "journal open again");
     }
 
@@ -231,7 +238,7 @@ type Waiting = oneshot::Sender<Result<Seq, Refused>>;
 
 /// A batch: the record that came first, and what waits behind it. A command that is no record ends the batch and is returned.
 ///
-/// A commit costs the processor about as much as forty records do, and the disk a page or two and a wait, whatever is in it. So
+/// A commit costs the processor about as much as twenty records do, and the disk a page or two and a wait, whatever is in it. So
 /// when the queue is empty the others get the processor once more, and as long as that brings records they are taken along. And under load the
 /// senders that the last commit has answered are about to be back: committing at once would leave them in two groups that
 /// take turns, with twice the commits. So a batch that is smaller than the `last` one waits for them, for a fraction of what a
