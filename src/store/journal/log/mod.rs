@@ -13,6 +13,9 @@
 //! has the rows durably, a mark says durably that the frames of this generation count no more, and the next generation begins where
 //! the log does. Two marks are written in turn, so that a torn one leaves the one before, whose frames say once more what the
 //! database has. What is left of older generations is never looked at.
+//!
+//! Where a frame was damaged or half written over, the next one is looked for at each place where one may begin, and a body that somebody
+//! has sent may look like a frame. So no frame has the first bytes of a frame in such a place: what it holds is masked, if need be.
 
 use std::io;
 use std::ops::{Bound, Range};
@@ -39,8 +42,9 @@ const MARK_BYTES: usize = 4 + 4 + 8;
 const FRAME: u32 = 0x7367_6633;
 /// What a frame says, and the checksum of all that follows.
 const SUMMED_FROM: usize = 4 + 4;
-/// Beside that generation, segment, index, length of the content.
-const HEAD_BYTES: usize = SUMMED_FROM + 8 + 8 + 4 + 4;
+/// Beside that generation, segment, index, length of the content, its mask.
+const HEAD_BYTES: usize = SUMMED_FROM + 8 + 8 + 4 + 4 + MASK_BYTES;
+const MASK_BYTES: usize = 4;
 
 /// The log's file and where its next frame goes.
 #[derive(Debug)]
@@ -66,6 +70,7 @@ struct Frame {
     index: u32,
     /// Where its content stands.
     content: Range<usize>,
+    mask: u32,
 }
 
 impl Frame {
@@ -95,9 +100,10 @@ fn frame_at(log: &[u8], begin: usize) -> Option<Frame> {
     let (magic, sum) = (r.u32("magic").ok()?, r.u32("checksum").ok()?);
     let (generation, of, index) = (r.u64("generation").ok()?, r.u64("segment").ok()?, r.u32("index").ok()?);
     let length = usize::try_from(r.u32("length").ok()?).ok()?;
+    let mask = r.u32("mask").ok()?;
     let content = head..head.checked_add(length)?;
     let whole = magic == FRAME && sum == checksum(log.get(begin + SUMMED_FROM..content.end)?);
-    whole.then_some(Frame { generation, of, index, content })
+    whole.then_some(Frame { generation, of, index, content, mask })
 }
 
 /// All frames that are whole, of whatever generation.
@@ -114,6 +120,23 @@ fn frames(log: &[u8]) -> Vec<Frame> {
         }
     }
     found
+}
+
+/// A mask for a frame under which nothing of its content looks like the beginning of another.
+fn mask_for(frame: &[u8]) -> u32 {
+    let first = |grain: &[u8]| grain.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
+    let not: Vec<u32> = frame.chunks(GRAIN).skip(1).filter_map(first).map(|bytes| bytes ^ FRAME).collect();
+    (0..=u32::MAX).find(|mask| !not.contains(mask)).expect("a frame has far fewer places")
+}
+
+/// Mask a frame's content, or unmask it. `at`: where it stands in the frame.
+fn mask(content: &mut [u8], at: usize, mask: u32) {
+    if mask != 0 {
+        let mask = mask.to_be_bytes();
+        for (byte, mask) in content.iter_mut().zip(mask.iter().cycle().skip(at % MASK_BYTES)) {
+            *byte ^= mask;
+        }
+    }
 }
 
 /// The rows of a frame's content.
@@ -176,7 +199,9 @@ impl Log {
         }
         let mut found = Vec::new();
         for frame in frames.iter().filter(|frame| frame.of == of) {
-            found.append(&mut rows(bytes.get(frame.content.clone()).unwrap_or_default())?);
+            let mut content = bytes.get(frame.content.clone()).unwrap_or_default().to_vec();
+            mask(&mut content, HEAD_BYTES, frame.mask);
+            found.append(&mut rows(&content)?);
         }
         Ok((log, found))
     }
@@ -225,8 +250,15 @@ impl Log {
         }
         let mut frame = content.finish();
         let length = u32::try_from(frame.len() - HEAD_BYTES).ok().filter(|bytes| *bytes as usize <= AHEAD_FRAME_MAX_BYTES);
+        let chosen = mask_for(&frame);
+        mask(frame.get_mut(HEAD_BYTES..).unwrap_or_default(), HEAD_BYTES, chosen);
         let mut about = Writer::with_capacity(HEAD_BYTES);
-        about.u64(self.live()).u64(of).u32(self.index).u32(length.ok_or_else(|| damaged("a commit is too large"))?);
+        about
+            .u64(self.live())
+            .u64(of)
+            .u32(self.index)
+            .u32(length.ok_or_else(|| damaged("a commit is too large"))?)
+            .u32(chosen);
         put(&mut frame, SUMMED_FROM, &about.finish());
         let mut head = Writer::with_capacity(SUMMED_FROM);
         head.u32(FRAME).u32(checksum(frame.get(SUMMED_FROM..).unwrap_or_default()));

@@ -138,6 +138,36 @@ fn a_damaged_frame_costs_only_itself_and_a_damaged_mark_nothing() {
 }
 
 #[test]
+fn what_was_sent_cannot_pass_for_a_frame() {
+    // a frame as it would be written, in another log of the same generation
+    let forger = LyingDisk::default();
+    let (mut log, _) = Log::open(file(&forger), 1).expect("opens");
+    log.append(1, &[(77, b"forged".to_vec())]).expect("appends");
+    let forged = bytes(&forger)[BEGIN..][..GRAIN].to_vec();
+    // sent so that it stands where a frame may begin, once as it is and once under each of the first masks
+    let head = HEAD_BYTES + 1 + 3;
+    let mut sent = vec![0; GRAIN - head];
+    for masked in 0..4 {
+        let mut copy = forged.clone();
+        mask(&mut copy, 0, masked);
+        sent.extend(copy);
+    }
+    let disk = LyingDisk::default();
+    let (mut log, _) = Log::open(file(&disk), 1).expect("opens");
+    let rows = [(1, sent)];
+    log.append(1, &rows).expect("appends");
+    drop(log);
+    assert_eq!(rows_in(&disk, 1), rows);
+    // its head is damaged, so that what stands behind it is looked at
+    let mut damaged = bytes(&disk);
+    damaged[BEGIN] ^= 1;
+    assert_eq!(rows_in(&with(&damaged), 1), []);
+    // without a mask it would be there
+    mask(&mut damaged[BEGIN + HEAD_BYTES..], HEAD_BYTES, 4);
+    assert_eq!(rows_in(&with(&damaged), 1), [(77, b"forged".to_vec())]);
+}
+
+#[test]
 fn a_log_in_use_is_not_touched() {
     let scratch = tempfile::tempdir().expect("a directory");
     let disk = disk::real();
