@@ -33,7 +33,7 @@ pub(super) fn each(
     database: &dyn ReadableDatabase,
     from: Seq,
     until: Seq,
-    mut enough: impl FnMut(Seq, &[u8]) -> bool,
+    enough: &mut dyn FnMut(Seq, &[u8]) -> bool,
 ) -> Result<bool, StoreError> {
     let transaction = database.begin_read()?;
     let table = transaction.open_table(BLOCKS)?;
@@ -44,7 +44,7 @@ pub(super) fn each(
     }
     for row in table.range(begin..=until)? {
         let (first, block) = row?;
-        if each_of(first.value(), block.value(), from, until, &mut enough)? {
+        if each_of(first.value(), block.value(), from, until, enough)? {
             return Ok(true);
         }
     }
@@ -57,7 +57,7 @@ pub(super) fn each_of(
     block: &[u8],
     from: Seq,
     until: Seq,
-    enough: &mut impl FnMut(Seq, &[u8]) -> bool,
+    enough: &mut dyn FnMut(Seq, &[u8]) -> bool,
 ) -> Result<bool, StoreError> {
     for (seq, record) in block::unpack(first, block).records() {
         if seq < from || seq > until {

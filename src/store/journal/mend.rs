@@ -138,7 +138,7 @@ impl Shared {
                 let begin = first.max(self.floor.saturating_add(1));
                 // not the records themselves, which would be all of a segment in memory
                 let mut found = Vec::new();
-                each(database, begin, Seq::MAX, |seq, _| {
+                each(database, begin, Seq::MAX, &mut |seq, _| {
                     found.push(seq);
                     false
                 })?;
@@ -185,7 +185,7 @@ impl Shared {
                 // aged out since the list of segments was made
                 let Some(database) = self.older(first)? else { return Ok(false) };
                 used = Some(Arc::clone(&database));
-                let done = each(database.database(), begin, Seq::MAX, |seq, bytes| found.take(seq, bytes))?;
+                let done = each(database.database(), begin, Seq::MAX, &mut |seq, bytes| found.take(seq, bytes))?;
                 let read = found.records.get(records..).unwrap_or_default();
                 let until = if done { read.last().map_or(begin, |(seq, _)| seq + 1) } else { end };
                 let mut lost = self.lost_of(first);

@@ -363,7 +363,7 @@ impl Journal {
         for (i, segment) in segments.iter().enumerate().skip(start) {
             let done = if i + 1 == segments.len() {
                 let reopening = || StoreError::Io("the journal is being reopened".to_owned());
-                newest.as_ref().ok_or_else(reopening)?.each(from, self.head(), |seq, bytes| found.take(seq, bytes))?
+                newest.as_ref().ok_or_else(reopening)?.each(from, self.head(), &mut |seq, bytes| found.take(seq, bytes))?
             } else {
                 let end = segments.get(i + 1).map_or(Seq::MAX, |next| next.first);
                 self.shared.read_older(segment.first, end, from, &mut found)?

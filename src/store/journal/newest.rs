@@ -41,14 +41,11 @@ impl Newest {
         let newest = Self::new(first, database, log, log_path);
         // one transaction took all that the log had: it has them up to some record, and none behind it
         let has = newest_record(&newest.database)?.map_or(0, |(seq, _)| seq);
-        let mut missing: Vec<_> =
-            rows.into_iter().filter(|(seq, _)| *seq > has).map(|(seq, row)| (seq, Arc::new(row))).collect();
-        // a log without any mark that can be read may show the rows of two generations
-        missing.sort_by_key(|(seq, _)| *seq);
+        let missing: Vec<Row> = rows.into_iter().filter(|(seq, _)| *seq > has).collect();
         if !missing.is_empty() {
             tracing::info!(commits = missing.len(), "the end of the journal is taken from its write-ahead log");
         }
-        *newest.waiting() = missing;
+        newest.wait(missing);
         newest.settle()?;
         Ok(newest)
     }
@@ -78,8 +75,12 @@ impl Newest {
     /// Make rows durable, all of them or none; readers find them from then on.
     pub(super) fn append(&self, rows: Vec<Row>) -> Result<(), StoreError> {
         self.with_log(|log| log.append(self.first, &rows))?;
-        self.waiting().extend(rows.into_iter().map(|(seq, row)| (seq, Arc::new(row))));
+        self.wait(rows);
         Ok(())
+    }
+
+    fn wait(&self, rows: Vec<Row>) {
+        self.waiting().extend(rows.into_iter().map(|(seq, row)| (seq, Arc::new(row))));
     }
 
     /// The log has so many bytes.
@@ -117,17 +118,17 @@ impl Newest {
         &self,
         from: Seq,
         until: Seq,
-        mut enough: impl FnMut(Seq, &[u8]) -> bool,
+        enough: &mut dyn FnMut(Seq, &[u8]) -> bool,
     ) -> Result<bool, StoreError> {
         // taken first: a row leaves them when the database has it
         let waiting = self.waiting().clone();
         let begin = waiting.first().map_or(Seq::MAX, |(first, _)| *first);
-        if from < begin && each(&self.database, from, until.min(begin - 1), &mut enough)? {
+        if from < begin && each(&self.database, from, until.min(begin - 1), enough)? {
             return Ok(true);
         }
         let at = waiting.partition_point(|(first, _)| *first <= from).saturating_sub(1);
         for (first, row) in waiting.iter().skip(at).take_while(|(first, _)| *first <= until) {
-            if each_of(*first, row, from, until, &mut enough)? {
+            if each_of(*first, row, from, until, enough)? {
                 return Ok(true);
             }
         }
