@@ -6,11 +6,12 @@ trap '' XFSZ
 ulimit -S -f 1200
 start_gateway
 secret=$(cat data/generic.secret)
-pad=$(head -c 6000 /dev/zero | tr '\0' x)
 
-# send N: one signed delivery; prints the status
+# send N: one signed delivery, which does not shrink to nothing; prints the status
 send() {
-    local body="{\"sku\":\"P-$1\",\"quantity\":$1,\"pad\":\"$pad\"}"
+    local pad body
+    pad=$(awk -v seed="$1" 'BEGIN { srand(seed); for (i = 0; i < 6000; i++) printf "%c", 97 + int(rand() * 16) }')
+    body="{\"sku\":\"P-$1\",\"quantity\":$1,\"pad\":\"$pad\"}"
     printf %s "$body" | curl -sS --max-time 30 --cacert data/tls-cert.pem -o answer.body -w '%{http_code}' -X POST --data-binary @- \
         -H 'expect:' -H "x-delivery-id: d-$1" -H "x-stockgate-signature: $(printf %s "$body" | hmac "$secret" | hex_of)" "$PUBLIC/in/generic"
 }
