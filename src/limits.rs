@@ -155,7 +155,7 @@ pub const AHEAD_LOG_BYTES: usize = 1024 * 1024;
 /// configured.
 pub const AHEAD_FRAME_MAX_BYTES: usize = 256 * 1024 * 1024;
 /// redb page cache of the newest journal segment. Appends touch only the right edge of one tree.
-pub const JOURNAL_CACHE_BYTES: usize = 2 * 1024 * 1024;
+pub const JOURNAL_CACHE_BYTES: usize = 1024 * 1024;
 /// Committed batches the fold may lag behind in memory; past it the fold reads the journal itself.
 pub const FOLD_QUEUE_BATCHES: usize = 64;
 /// ... and in bytes.

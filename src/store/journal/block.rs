@@ -84,8 +84,10 @@ fn blocks(first: Seq, records: &[Vec<u8>], most: usize) -> impl Iterator<Item = 
             raw.count((SUM_BYTES + record.len()) as u64).raw(&checksum(seq, record)).raw(record);
         }
         let raw = raw.finish();
-        let mut row = Writer::with_capacity(20 + raw.len());
-        row.count(block.len() as u64).count(raw.len() as u64).raw(&lz4_flex::block::compress(&raw));
+        let packed = lz4_flex::block::compress(&raw);
+        // no larger than it is: it is kept until the log is full
+        let mut row = Writer::with_capacity(20 + packed.len());
+        row.count(block.len() as u64).count(raw.len() as u64).raw(&packed);
         Some((begin, row.finish()))
     })
 }
