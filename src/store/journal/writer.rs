@@ -240,8 +240,8 @@ type Waiting = oneshot::Sender<Result<Seq, Refused>>;
 ///
 /// A commit costs the processor about as much as twenty records do, and the disk a page or two and a wait, whatever is in it. So
 /// when the queue is empty the others get the processor once more, and as long as that brings records they are taken along. And under load the
-/// senders that the last commit has answered are about to be back: committing at once would leave them in two groups that
-/// take turns, with twice the commits. So a batch that is smaller than the `last` one waits for them, for a fraction of what a
+/// senders that the last commit has answered are about to be back: committing at once would leave them in groups that
+/// take turns, with a third more commits or a half. So a batch that is smaller than the `last` one waits for them, for a fraction of what a
 /// commit takes. A few senders never wait: below [`BUSY_RECORDS`] nothing is gained.
 fn gather(
     (bytes, done): (Vec<u8>, Waiting),
