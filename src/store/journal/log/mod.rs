@@ -12,7 +12,8 @@
 //! Frames carry a *generation* and their index in it. When the log is full, or the segment is closed, it is *settled*: once the database
 //! has the rows durably, a mark says durably that the frames of this generation count no more, and the next generation begins where
 //! the log does. Two marks are written in turn, so that a torn one leaves the one before, whose frames say once more what the
-//! database has. What is left of older generations is never looked at.
+//! database has. A frame says the same of the generations before its own, so that no mark is needed to find those that count.
+//! What is left of older generations is never looked at.
 //!
 //! Where a frame was damaged or half written over, the next one is looked for at each place where one may begin, and a body that somebody
 //! has sent may look like a frame. So no frame has the first bytes of a frame in such a place: what it holds is masked, if need be.
@@ -164,9 +165,9 @@ impl Log {
         log.file.read(0, &mut bytes)?;
         let mut frames = frames(&bytes);
         let marks = [mark_at(&bytes, 0), mark_at(&bytes, 1)];
-        // with both marks damaged the newest frames are those that count
-        let newest = || frames.iter().map(|frame| frame.generation.saturating_sub(1)).max();
-        log.settled = marks.into_iter().flatten().max().or_else(newest).unwrap_or(0);
+        // no frame is written before the generation in front of it is settled: it says so, too, when the mark is damaged
+        let proven = frames.iter().map(|frame| frame.generation.saturating_sub(1));
+        log.settled = marks.into_iter().flatten().chain(proven).max().unwrap_or(0);
         log.mark = usize::from(marks[0] >= marks[1]);
         let live = log.live();
         frames.retain(|frame| frame.generation == live);

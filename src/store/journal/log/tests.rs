@@ -138,6 +138,34 @@ fn a_damaged_frame_costs_only_itself_and_a_damaged_mark_nothing() {
 }
 
 #[test]
+fn a_damaged_mark_does_not_bring_back_those_before_it() {
+    let disk = LyingDisk::default();
+    let (mut log, _) = Log::open(file(&disk), 1).expect("opens");
+    for turn in 0..3 {
+        for seq in 1..=3 {
+            log.append(1, &[row(turn * 10 + seq)]).expect("appends");
+        }
+        log.settle().expect("settles");
+    }
+    log.append(1, &[row(40)]).expect("appends");
+    drop(log);
+    let whole = bytes(&disk);
+    assert_eq!(rows_in(&with(&whole), 1), [row(40)]);
+    // either of the two marks, and both
+    for marks in [0..1, 1..2, 0..2] {
+        let mut damaged = whole.clone();
+        marks.for_each(|mark| damaged[mark * GRAIN + SUMMED_FROM] ^= 1);
+        let disk = with(&damaged);
+        assert_eq!(rows_in(&disk, 1), [row(40)]);
+        // and it goes on from there
+        let (mut log, _) = Log::open(file(&disk), 1).expect("opens");
+        log.append(1, &[row(41)]).expect("appends");
+        drop(log);
+        assert_eq!(rows_in(&disk, 1), [row(40), row(41)]);
+    }
+}
+
+#[test]
 fn what_was_sent_cannot_pass_for_a_frame() {
     // a frame as it would be written, in another log of the same generation
     let forger = LyingDisk::default();
