@@ -112,10 +112,14 @@ enum Source {
 
 impl Body {
     /// Read all of it. The time starts here, so read first and think later.
-    pub async fn read(self) -> Result<Held, BodyError> {
-        match self.0 {
-            Source::Ready(bytes) => Ok(Held { bytes, _share: None }),
-            Source::Wire(wire) => wire.read().await,
+    // Not an `async fn`, which would keep a second place for its argument in the future.
+    pub fn read(self) -> impl Future<Output = Result<Held, BodyError>> + Send {
+        let mut source = self.0;
+        async move {
+            match &mut source {
+                Source::Ready(bytes) => Ok(Held { bytes: std::mem::take(bytes), _share: None }),
+                Source::Wire(wire) => wire.read().await,
+            }
         }
     }
 
@@ -156,14 +160,17 @@ struct Wire {
 }
 
 impl Wire {
-    async fn read(mut self) -> Result<Held, BodyError> {
+    async fn read(&mut self) -> Result<Held, BodyError> {
         let timeout = self.rules.timeout;
         let result = {
             let mut gathering = pin!(self.gather());
             // nearly every body is here already: no timer for it
             match std::future::poll_fn(|cx| Poll::Ready(gathering.as_mut().poll(cx))).await {
                 Poll::Ready(result) => result,
-                Poll::Pending => tokio::time::timeout(timeout, gathering).await.unwrap_or(Err(BodyError::TimedOut)),
+                // in a box, because every request would have room for it otherwise
+                Poll::Pending => {
+                    Box::pin(tokio::time::timeout(timeout, gathering)).await.unwrap_or(Err(BodyError::TimedOut))
+                }
             }
         };
         if result.is_err() {

@@ -65,6 +65,24 @@ async fn http_1_0_and_tls_1_2_are_spoken() {
     assert_eq!(both.protocol(), Some(b"h2".as_slice()), "HTTP/2 is preferred");
 }
 
+/// The fields of one request are read into the map of the one before it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_has_nothing_of_the_one_before_it() {
+    let site = Site::new(ABSOLUTE);
+    let gateway = site.start();
+    let body = r#"{"sku":"A-1","quantity":5}"#;
+    let signed = format!("x-delivery-id: d-1\r\nx-signature: {}\r\n", tag_of(SECRET, body));
+    let request = |fields: &str| {
+        format!("POST /in/gen HTTP/1.1\r\nhost: localhost\r\n{fields}content-length: {}\r\n\r\n{body}", body.len())
+    };
+    let mut kept_alive = Raw::open(&gateway, &site).await;
+    for (fields, status) in [(signed.as_str(), "200 "), ("", "401 "), (signed.as_str(), "200 "), ("", "401 ")] {
+        let answer = kept_alive.exchange(request(fields).as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{fields:?}: {answer}");
+        assert!(!answer.contains("x-"), "an answer has no field of a request: {answer}");
+    }
+}
+
 /// Many HTTP/2 clients take a stream that is reset for an error, whatever was answered on it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_early_answer_over_http_2_lets_the_client_finish_its_body() {
