@@ -8,6 +8,7 @@ use redb::Database;
 use super::find::{each, each_of, newest_record};
 use super::log::Log;
 use super::{BLOCKS, Row, block};
+use crate::limits::AHEAD_ROWS_BYTES;
 use crate::store::StoreError;
 use crate::types::Seq;
 
@@ -83,9 +84,10 @@ impl Newest {
         self.waiting().extend(rows.into_iter().map(|(seq, row)| (seq, Arc::new(row))));
     }
 
-    /// The log has so many bytes.
+    /// The log has so many bytes, or enough waits in memory.
     pub(super) fn is_full(&self, room: u64) -> Result<bool, StoreError> {
-        self.with_log(|log| Ok(log.is_full(room)))
+        let waiting: usize = self.waiting().iter().map(|(_, row)| row.len()).sum();
+        self.with_log(|log| Ok(waiting >= AHEAD_ROWS_BYTES || log.is_full(room)))
     }
 
     /// Put what waits into the database, durably; the log begins anew.

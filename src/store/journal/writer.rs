@@ -128,7 +128,7 @@ impl Committer {
         Ok(())
     }
 
-    /// Bytes of the log, from which on it is settled. Tests have small segments: some commits for each turn of the log.
+    /// Bytes of the log, from which on it is settled at the latest. Tests have small segments: some commits for each turn of the log.
     fn room(&self) -> u64 {
         (AHEAD_LOG_BYTES as u64).min(self.segment_bytes.saturating_mul(16))
     }
